@@ -1,0 +1,14 @@
+"""Assessors: what rates pictures. `compact` is embedded; `conversational` drives any backend."""
+
+from zoomiqa.assessors.base import Assessor
+from zoomiqa.assessors.conversational import ConversationalAssessor
+from zoomiqa.assessors.registry import DEFAULT_ASSESSOR, AssessorSpec, builtin_assessors, create_assessor
+
+__all__ = [
+    "DEFAULT_ASSESSOR",
+    "Assessor",
+    "AssessorSpec",
+    "ConversationalAssessor",
+    "builtin_assessors",
+    "create_assessor",
+]

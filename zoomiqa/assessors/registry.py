@@ -1,0 +1,74 @@
+"""Assessors by name. It must not know what any of them does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoomiqa.assessors.base import Assessor
+from zoomiqa.assessors.conversational import ConversationalAssessor
+from zoomiqa.backends.base import Backend
+from zoomiqa.errors import OptionInvalid
+from zoomiqa.limits import LOCAL, Limits
+from zoomiqa.plugins import load_plugin
+from zoomiqa.protocol import ConversationSettings, default_prompts, load_prompts
+
+DEFAULT_ASSESSOR = "compact"
+
+
+@dataclass(frozen=True, slots=True)
+class AssessorSpec:
+    """Everything needed to build an assessor, in a form that can be sent to a worker process."""
+
+    name: str = DEFAULT_ASSESSOR
+    """A built-in name, or that of a plug-in backend."""
+
+    conversation: ConversationSettings = field(default_factory=ConversationSettings)
+    prompts_file: Path | None = None
+    replies_file: Path | None = None
+    """For `scripted` only."""
+
+    limits: Limits = LOCAL
+
+    def to_dict(self) -> dict[str, Any]:
+        """What decides its answers; part of a run's fingerprint."""
+        return {"name": self.name, "conversation": self.conversation.to_dict()}
+
+
+def create_assessor(spec: AssessorSpec | str | None = None) -> Assessor:
+    """Build the assessor that `spec` (or a bare name) describes; the embedded default without one.
+
+    Raises:
+        BackendUnknown: no such name.
+        OptionInvalid: `scripted` without a file of replies.
+        PromptSetInvalid: the prompt file cannot be used.
+    """
+    spec = AssessorSpec(name=spec) if isinstance(spec, str) else spec or AssessorSpec()
+    build = _BUILTIN.get(spec.name)
+    backend = build(spec) if build else load_plugin("zoomiqa.backends", spec.name, builtin=_BUILTIN)()
+    prompts = load_prompts(spec.prompts_file) if spec.prompts_file else default_prompts()
+    return ConversationalAssessor(backend, spec.conversation, prompts=prompts, limits=spec.limits)
+
+
+def builtin_assessors() -> tuple[str, ...]:
+    """Names that are always there."""
+    return tuple(sorted(_BUILTIN))
+
+
+def _compact(_: AssessorSpec) -> Backend:
+    from zoomiqa.assessors.compact import CompactBackend
+
+    return CompactBackend()
+
+
+def _scripted(spec: AssessorSpec) -> Backend:
+    from zoomiqa.backends.scripted import ScriptedBackend
+
+    if spec.replies_file is None:
+        raise OptionInvalid("the scripted assessor needs a file of replies", None, "pass --replies FILE")
+    return ScriptedBackend.from_file(spec.replies_file)
+
+
+_BUILTIN: dict[str, Callable[[AssessorSpec], Backend]] = {"compact": _compact, "scripted": _scripted}

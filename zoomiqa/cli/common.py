@@ -1,0 +1,187 @@
+"""What both commands share: parsing with near-match advice, errors as one sentence, progress, exit codes.
+
+Exit codes: 0 all done, 1 some pictures failed, 2 wrong usage or configuration, 130 interrupted. Only records go to
+stdout; everything for people goes to stderr. Setting `ZOOMIQA_RAISE_ERRORS=1` shows tracebacks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+from zoomiqa.errors import ZoomIQAError
+from zoomiqa.limits import PROFILES, Limits
+
+EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that refuses abbreviations and suggests the option that was meant."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", _wide_help)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments:"):
+            known = [option for action in self._all_actions() for option in action.option_strings]
+            for word in message.split(":", 1)[1].split():
+                near = difflib.get_close_matches(word.split("=")[0], known, n=1)
+                if word.startswith("-") and near:
+                    message += f"; did you mean {near[0]}?"
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\nTry '{self.prog} --help'.\n")
+
+    def _all_actions(self) -> list[argparse.Action]:
+        actions = list(self._actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for child in action.choices.values():
+                    actions.extend(child._actions)
+        return actions
+
+
+def _wide_help(prog: str) -> argparse.HelpFormatter:
+    # A fixed width, so that the help shown in the documentation does not depend on a terminal.
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=100)
+
+
+def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace, prog: str) -> int:
+    """Carry out a command and turn what goes wrong into a sentence and an exit code."""
+    raising = bool(os.environ.get("ZOOMIQA_RAISE_ERRORS"))
+    try:
+        return command(arguments)
+    except ZoomIQAError as error:
+        if raising:
+            raise
+        complain(prog, f"{type(error).__name__}[{error.code}]: {error}")
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        complain(prog, "interrupted; what was written is complete and can be resumed")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing is wrong, and Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+
+
+def complain(prog: str, sentence: str) -> None:
+    print(f"{prog}: {sentence}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def add_limit_options(parser: argparse.ArgumentParser) -> None:
+    """Options on resource limits, alike in every command that opens pictures."""
+    group = parser.add_argument_group("limits")
+    group.add_argument(
+        "--profile",
+        choices=sorted(PROFILES),
+        default="local",
+        help="resource limits: 'local' for your own files, 'server' for strangers' (default: local)",
+    )
+    group.add_argument(
+        "--limit-pixels", type=int, metavar="N", help="largest source picture in pixels (default: 50000000)"
+    )
+    group.add_argument(
+        "--allow-truncated", action="store_true", help="open pictures whose file is cut short, with a note"
+    )
+
+
+def limits_from(arguments: argparse.Namespace) -> Limits:
+    """The limits that the options describe; the server profile can only be tightened."""
+    from dataclasses import replace
+
+    limits = PROFILES[arguments.profile]
+    if arguments.limit_pixels is not None:
+        wanted = arguments.limit_pixels
+        pixels = min(wanted, limits.pixels) if arguments.profile == "server" else wanted
+        limits = replace(limits, pixels=pixels)
+    return limits
+
+
+class Progress:
+    """Progress on stderr: a bar on a terminal, lines, JSON, or nothing.
+
+    Args:
+        mode: "auto" (a bar on a terminal, else nothing), "plain", "json" or "none".
+        total: Steps expected.
+        what: What a step is, in the plural.
+    """
+
+    def __init__(self, mode: str, total: int, what: str = "pictures") -> None:
+        self.total, self.what = total, what
+        self.count = 0
+        self.failures: Counter[str] = Counter()
+        self._mode = ("bar" if sys.stderr.isatty() else "none") if mode == "auto" else mode
+        self._bar: Any = None
+
+    def __enter__(self) -> Progress:
+        if self._mode == "bar":
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._bar.add_task(self.what, total=self.total)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def step(self, name: str, error: Mapping[str, str] | None = None) -> None:
+        """One more is done; `error` is its failure, if it failed."""
+        self.count += 1
+        if error:
+            self.failures[error["code"]] += 1
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0])
+        elif self._mode == "plain":
+            outcome = f"failed: {error['code']} {error['message']}" if error else "done"
+            print(f"[{self.count}/{self.total}] {name}: {outcome}", file=sys.stderr)
+        elif self._mode == "json":
+            step = {"done": self.count, "total": self.total, "name": name, "error": error["code"] if error else None}
+            print(json.dumps(step), file=sys.stderr)
+
+    def summary(self) -> str:
+        """One line on how it went."""
+        failed = sum(self.failures.values())
+        text = f"{self.count} {self.what}: {self.count - failed} done, {failed} failed"
+        if failed:
+            text += " (" + ", ".join(f"{code} x{count}" for code, count in sorted(self.failures.items())) + ")"
+        return text
+
+
+PROGRESS_MODES = ("auto", "plain", "json", "none")
+
+
+def add_progress_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--progress",
+        choices=PROGRESS_MODES,
+        default="auto",
+        help="progress on stderr: a bar on a terminal, plain lines, JSON lines, or none (default: auto)",
+    )
+
+
+def find_inputs(words: Sequence[str]) -> list[Path]:
+    """The picture files that the words on a command line name (files, folders, patterns)."""
+    from zoomiqa.imaging import find_pictures
+
+    return find_pictures(words)

@@ -1,0 +1,106 @@
+"""An assessment for a person at a terminal: the picture in small with its box, the rating, and the four sections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zoomiqa.text import plain
+from zoomiqa.types import Assessment, Box
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+
+    from zoomiqa.imaging import Picture
+
+_TITLES = {
+    "summary": "Image Quality Summary",
+    "directions": "Directions for Improvement",
+    "issues": "Issues to Avoid",
+    "decision": "Decision & Rationale",
+}
+_BOX_COLOUR = (255, 64, 160)
+_THUMBNAIL_COLUMNS = 44
+
+
+def show_assessment(console: Console, assessment: Assessment, picture: Picture | None) -> None:
+    """Print one assessment; `picture` adds the thumbnail."""
+    from rich.columns import Columns
+    from rich.panel import Panel
+    from rich.text import Text
+
+    name = plain(assessment.image.path or "picture") if assessment.image else "picture"
+    if assessment.error:
+        message = Text(f"{assessment.error['code']} {plain(assessment.error['message'])}", style="bold red")
+        console.print(Panel(message, title=Text(name), title_align="left"))
+        return
+    body = Text()
+    body.append(_rating_line(assessment), style="bold")
+    for look in assessment.rounds:
+        title = f"Look {look.index + 1}: " + (
+            f"zoom into {_box_words(look.shown_box)}" if look.shown_box else "the whole picture"
+        )
+        body.append(f"\n\n{title}", style="bold magenta")
+        if look.rating is not None and len(assessment.rounds) > 1:
+            body.append(f"  rated {look.rating:.2f}", style="dim")
+        for key, text in look.sections.to_dict().items():
+            if text:
+                body.append(f"\n{_TITLES[key]}: ", style="cyan")
+                body.append(plain(text))
+    for note in assessment.notes:
+        body.append(f"\nnote {note.code}: ", style="yellow")
+        body.append(plain(note.message))
+    parts: list[RenderableType] = [body]
+    if picture is not None and console.width >= 2 * _THUMBNAIL_COLUMNS:
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 2))
+        table.add_column(width=_THUMBNAIL_COLUMNS)
+        table.add_column(ratio=1)
+        table.add_row(_thumbnail(picture, assessment.box), body)
+        parts = [table]
+    console.print(Panel(Columns(parts) if len(parts) > 1 else parts[0], title=Text(name), title_align="left"))
+
+
+def _rating_line(assessment: Assessment) -> str:
+    if assessment.rating is None:
+        return "no rating"
+    filled = round((assessment.rating - 1) / 4 * 20)
+    spread = f" ± {assessment.spread:.2f}" if assessment.spread is not None else ""
+    bar = "█" * filled + "░" * (20 - filled)
+    who = f"  by {assessment.assessor.name}" if assessment.assessor else ""
+    score = f"score {assessment.score:.0f} of 100, higher is better"
+    return f"{bar}  rating {assessment.rating:.2f}{spread} of 5 ({score}){who}"
+
+
+def _box_words(box: Box) -> str:
+    return f"x {box.x1}-{box.x2}, y {box.y1}-{box.y2}"
+
+
+def _thumbnail(picture: Picture, box: Box | None) -> Text:
+    """The picture in half-block characters, two pixels a character, the zoom box drawn over it."""
+    import numpy as np
+    from PIL import Image
+    from rich.style import Style
+    from rich.text import Text
+
+    columns = _THUMBNAIL_COLUMNS
+    rows = max(2, min(60, round(columns * picture.height / picture.width / 2) * 2))
+    small = np.array(Image.fromarray(picture.pixels).resize((columns, rows), Image.Resampling.BOX))
+    if box is not None:
+        x1, y1, x2, y2 = box.to_fraction(picture.size)
+        left, right = int(x1 * (columns - 1)), int(x2 * (columns - 1))
+        top, bottom = int(y1 * (rows - 1)), int(y2 * (rows - 1))
+        small[top : bottom + 1, [left, right]] = _BOX_COLOUR
+        small[[top, bottom], left : right + 1] = _BOX_COLOUR
+    text = Text(no_wrap=True)
+    for row in range(0, rows, 2):
+        for column in range(columns):
+            upper, lower = (tuple(int(value) for value in small[row + step, column]) for step in (0, 1))
+            text.append("▀", Style(color=_hex(upper), bgcolor=_hex(lower)))
+        text.append("\n")
+    return text
+
+
+def _hex(colour: tuple[int, ...]) -> str:
+    return "#" + "".join(f"{value:02x}" for value in colour)

@@ -1,0 +1,18 @@
+"""The zoom protocol: words, replies, crops, and the conversation that joins them. No models, files or pixels."""
+
+from zoomiqa.protocol.conversation import ConversationSettings, converse
+from zoomiqa.protocol.geometry import CropPlan, plan_crop
+from zoomiqa.protocol.prompts import PromptSet, default_prompts, load_prompts
+from zoomiqa.protocol.reply import ParsedReply, parse_reply
+
+__all__ = [
+    "ConversationSettings",
+    "CropPlan",
+    "ParsedReply",
+    "PromptSet",
+    "converse",
+    "default_prompts",
+    "load_prompts",
+    "parse_reply",
+    "plan_crop",
+]

@@ -1,0 +1,181 @@
+"""The flaws of a photograph, by their standard names. It must not know how a flaw is measured, worded or repaired.
+
+Everything that speaks about flaws meets here: the signals that measure them, the text that states them, the guidance
+that reads them back, the restorers that act on them, and the synthetic distortions that cause them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Flaw(StrEnum):
+    """Families of technical flaws (the distortion families of KADID-10k and SPAQ's annotations, merged)."""
+
+    BLUR = "blur"
+    MOTION_BLUR = "motion_blur"
+    NOISE = "noise"
+    BLOCKING = "blocking"
+    RINGING = "ringing"
+    BANDING = "banding"
+    UNDEREXPOSURE = "underexposure"
+    OVEREXPOSURE = "overexposure"
+    LOW_CONTRAST = "low_contrast"
+    HAZE = "haze"
+    COLOR_CAST = "color_cast"
+    DULL_COLOR = "dull_color"
+    OVERSATURATION = "oversaturation"
+    LOW_RESOLUTION = "low_resolution"
+    OVERSHARPENING = "oversharpening"
+
+
+class Severity(StrEnum):
+    """How strongly a flaw shows, in the words the text uses."""
+
+    SLIGHT = "slight"
+    MODERATE = "moderate"
+    SEVERE = "severe"
+
+
+@dataclass(frozen=True, slots=True)
+class FlawTerms:
+    """How people write about one flaw."""
+
+    phrase: str
+    """The noun phrase of a negative prompt."""
+
+    wanted: str
+    """The wanted state, for a positive prompt."""
+
+    pattern: str
+    """Regular expression (case-insensitive) that recognises a mention. Linear: no nested repetition."""
+
+
+TERMS: dict[Flaw, FlawTerms] = {
+    Flaw.MOTION_BLUR: FlawTerms(
+        "motion blur",
+        "steady, crisply frozen detail",
+        r"\bmotion[- ]blur\w*|\bcamera[- ]shake\b|\bmotion (?:smear\w*|streak\w*)"
+        r"|\bsmear(?:ed|ing) (?:motion|movement)",
+    ),
+    Flaw.BLUR: FlawTerms(
+        "blur",
+        "sharp focus and crisp fine detail",
+        r"\b(?:blur\w*|unsharp\w*|out[- ]of[- ]focus|defocus\w*|missed focus|soft(?:ness| focus| edges| detail\w*)?\b"
+        r"|lack(?:s|ing)? (?:of )?(?:sharpness|crispness|definition|fine detail))",
+    ),
+    Flaw.NOISE: FlawTerms(
+        "noise and grain",
+        "clean, smooth surfaces",
+        r"\b(?:nois\w+|noise|grain(?:y|iness)?\b|speckl\w*)",
+    ),
+    Flaw.BLOCKING: FlawTerms(
+        "compression blocking",
+        "continuous, artefact-free gradients",
+        r"\b(?:block(?:ing|iness|y)\b|(?:jpe?g|compression|digital) art[ei]facts?"
+        r"|macroblock\w*|pixelat\w*|mosquito)",
+    ),
+    Flaw.RINGING: FlawTerms("ringing halos", "clean edges", r"\b(?:ringing|halo(?:s|es|ing)?\b|overshoot\w*)"),
+    Flaw.BANDING: FlawTerms("banding", "smooth tonal gradients", r"\b(?:banding|posteri[sz]\w*|colou?r steps)"),
+    Flaw.UNDEREXPOSURE: FlawTerms(
+        "underexposure",
+        "bright, well-exposed light",
+        r"\b(?:under[- ]?expos\w*|too dark|low[- ]light|dim(?:ly)?\b|crushed (?:shadow|black)\w*|dark(?:ness)?\b"
+        r"|insufficient light\w*|(?:deep|heavy) shadows?)",
+    ),
+    Flaw.OVEREXPOSURE: FlawTerms(
+        "blown highlights",
+        "retained highlight detail",
+        r"\b(?:over[- ]?expos\w*|blown(?:[- ]out)?\b|clipped highlight\w*|burnt[- ]out"
+        r"|washed[- ]out highlight\w*|glare\b|too bright)",
+    ),
+    Flaw.LOW_CONTRAST: FlawTerms(
+        "flat contrast",
+        "full tonal contrast",
+        r"\b(?:(?:low|flat|weak|poor|lack of|reduced) (?:tonal )?contrast"
+        r"|flat (?:tones?|lighting|appearance|rendition))",
+    ),
+    Flaw.HAZE: FlawTerms(
+        "haze", "clear, haze-free air", r"\b(?:haz(?:e|y|iness)\b|fog(?:gy|ged)?\b|veil(?:ed|ing)?\b|mist(?:y)?\b)"
+    ),
+    Flaw.COLOR_CAST: FlawTerms(
+        "colour cast",
+        "neutral white balance and natural colour",
+        r"\b(?:colou?r cast|(?:red|green|blue|yellow|cyan|magenta|orange|warm|cool)(?:dish|ish)? (?:cast|tint)"
+        r"|white[- ]balance (?:error|shift)|tint(?:ed)?\b)",
+    ),
+    Flaw.DULL_COLOR: FlawTerms(
+        "dull, desaturated colour",
+        "rich, natural colour",
+        r"\b(?:dull (?:colou?rs?|tones?)|desaturat\w*|faded colou?rs?|muted colou?rs?|washed[- ]out colou?rs?|drab\b)",
+    ),
+    Flaw.OVERSATURATION: FlawTerms(
+        "oversaturated colour", "natural colour saturation", r"\b(?:over[- ]?saturat\w*|garish)"
+    ),
+    Flaw.LOW_RESOLUTION: FlawTerms(
+        "low resolution",
+        "high resolution with fine texture",
+        r"\b(?:low[- ]res(?:olution)?\b|resolution is (?:very )?(?:low|poor)|upscal\w*|upsampl\w*)",
+    ),
+    Flaw.OVERSHARPENING: FlawTerms("oversharpening", "natural edge rendition", r"\b(?:over[- ]?sharpen\w*)"),
+}
+"""Terms of every flaw, most specific first: a span claimed by an earlier entry is not claimed again by a later one."""
+
+_COMPILED = {flaw: re.compile(terms.pattern, re.IGNORECASE) for flaw, terms in TERMS.items()}
+
+
+def find_flaws(text: str) -> list[tuple[Flaw, tuple[int, int]]]:
+    """The flaws that `text` mentions, in reading order, each with its character span.
+
+    It reads words, not meaning: a negated mention ("no noise") is found as well; `restore_bridge.guidance` decides
+    what a mention in its section means.
+    """
+    claimed: list[tuple[Flaw, tuple[int, int]]] = []
+    for flaw, pattern in _COMPILED.items():
+        for match in pattern.finditer(text):
+            start, end = match.span()
+            if all(end <= other[0] or start >= other[1] for _, other in claimed):
+                claimed.append((flaw, (start, end)))
+    return sorted(claimed, key=lambda item: item[1])
+
+
+REGIONS: dict[str, tuple[float, float, float, float]] = {
+    "whole frame": (0.0, 0.0, 1.0, 1.0),
+    "centre": (0.25, 0.25, 0.75, 0.75),
+    "upper left": (0.0, 0.0, 0.4, 0.4),
+    "top": (0.25, 0.0, 0.75, 0.4),
+    "upper right": (0.6, 0.0, 1.0, 0.4),
+    "left side": (0.0, 0.25, 0.4, 0.75),
+    "right side": (0.6, 0.25, 1.0, 0.75),
+    "lower left": (0.0, 0.6, 0.4, 1.0),
+    "bottom": (0.25, 0.6, 0.75, 1.0),
+    "lower right": (0.6, 0.6, 1.0, 1.0),
+}
+"""Names of places in a frame and the box each stands for, as fractions of width and height (x1, y1, x2, y2)."""
+
+
+def name_region(box_fraction: tuple[float, float, float, float]) -> str:
+    """The name in `REGIONS` of the place that a box (fractions x1, y1, x2, y2) lies in, judged by its centre.
+
+    A box that covers four fifths of the picture is the whole frame.
+    """
+    x1, y1, x2, y2 = box_fraction
+    if (x2 - x1) * (y2 - y1) >= 0.8:
+        return "whole frame"
+    columns, rows = ("left", "", "right"), ("upper", "", "lower")
+    column = columns[_third((x1 + x2) / 2, (x2 - x1) / 2)]
+    row = rows[_third((y1 + y2) / 2, (y2 - y1) / 2)]
+    if column and row:
+        return f"{row} {column}"
+    if column:
+        return f"{column} side"
+    return {"upper": "top", "lower": "bottom", "": "centre"}[row]
+
+
+def _third(centre: float, half: float) -> int:
+    """0, 1 or 2: where a span lies among the places it could take; a wide span moves less and counts as much."""
+    room = max(0.5 - half, 1e-6)
+    offset = (centre - 0.5) / room if room > 0.02 else 0.0
+    return 0 if offset < -0.34 else 2 if offset > 0.34 else 1
