@@ -6,6 +6,7 @@ and kept apart (the pixels are already composited on white, as vision models saw
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,6 +16,9 @@ from zoomiqa.errors import ImageValuesInvalid
 from zoomiqa.types import Box, ImageInfo, ImagePart, Note
 
 PixelArray = NDArray[np.uint8]
+
+_BAND_PIXELS = 1_000_000
+"""Pixels per band when an array is converted piece by piece, so that temporaries stay a few megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +115,23 @@ def picture_from_array(array: np.ndarray, *, name: str | None = None) -> Picture
     return Picture(pixels=pixels, info=info, alpha=alpha)
 
 
-def composite_on_white(rgb: PixelArray, alpha: PixelArray) -> PixelArray:
-    """Blend `rgb` (H×W×3) over white by `alpha` (H×W), so that colours hidden under alpha 0 cannot come out."""
-    weight = alpha[:, :, None].astype(np.uint16)
-    return ((rgb.astype(np.uint16) * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
+def row_bands(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Slices of rows, of about a million pixels each, that together cover an array of `shape` (H×W, or H×W×...)."""
+    height, width = shape[:2]
+    step = max(1, _BAND_PIXELS // max(1, width))
+    return (slice(start, min(start + step, height)) for start in range(0, height, step))
+
+
+def composite_on_white(rgb: PixelArray, alpha: PixelArray, *, out: PixelArray | None = None) -> PixelArray:
+    """Blend `rgb` (H×W×3) over white by `alpha` (H×W), so that colours hidden under alpha 0 cannot come out.
+
+    The result is a new array, or `out`, which may be `rgb` itself. Temporaries are as small as one band of rows.
+    """
+    result = np.empty(rgb.shape, np.uint8) if out is None else out
+    for rows in row_bands(rgb.shape):
+        weight = alpha[rows, :, None].astype(np.uint16)
+        result[rows] = (rgb[rows].astype(np.uint16) * weight + 255 * (255 - weight) + 127) // 255
+    return result
 
 
 def crop(picture: Picture, box: Box) -> PixelArray:
