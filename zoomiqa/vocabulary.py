@@ -44,10 +44,10 @@ class FlawTerms:
     """How people write about one flaw."""
 
     phrase: str
-    """The noun phrase of a negative prompt."""
+    """The flaw as a singular noun phrase; serves negative prompts and statements alike."""
 
     wanted: str
-    """The wanted state, for a positive prompt."""
+    """The wanted state as a noun phrase; serves positive prompts and statements alike."""
 
     pattern: str
     """Regular expression (case-insensitive) that recognises a mention. Linear: no nested repetition."""
@@ -63,42 +63,42 @@ TERMS: dict[Flaw, FlawTerms] = {
     Flaw.BLUR: FlawTerms(
         "blur",
         "sharp focus and crisp fine detail",
-        r"\b(?:blur\w*|unsharp\w*|out[- ]of[- ]focus|defocus\w*|missed focus|soft(?:ness| focus| edges| detail\w*)?\b"
+        r"\b(?:blur\w*|unsharp\w*|out[- ]of[- ]focus|defocus\w*|missed focus|soft(?:ness| focus| edges| detail\w*)?\b(?![- ](?:light|lit|tone|tonal|shadow|bokeh|background|pastel|gradient|glow|transition|colou?r|diffus))"  # noqa: E501
         r"|lack(?:s|ing)? (?:of )?(?:sharpness|crispness|definition|fine detail))",
     ),
     Flaw.NOISE: FlawTerms(
-        "noise and grain",
-        "clean, smooth surfaces",
-        r"\b(?:nois\w+|noise|grain(?:y|iness)?\b|speckl\w*)",
+        "noise",
+        "clean, smooth surfaces with natural texture",
+        r"\b(?:nois(?:e|y|ier|iness)\b|(?<!wood )grain(?:y|iness)?\b|speckl\w*)",
     ),
     Flaw.BLOCKING: FlawTerms(
         "compression blocking",
-        "continuous, artefact-free gradients",
+        "continuous tones with intact texture",
         r"\b(?:block(?:ing|iness|y)\b|(?:jpe?g|compression|digital) art[ei]facts?"
         r"|macroblock\w*|pixelat\w*|mosquito)",
     ),
-    Flaw.RINGING: FlawTerms("ringing halos", "clean edges", r"\b(?:ringing|halo(?:s|es|ing)?\b|overshoot\w*)"),
+    Flaw.RINGING: FlawTerms("ringing", "clean, single edges", r"\b(?:ringing|halo(?:s|es|ing)?\b|overshoot\w*)"),
     Flaw.BANDING: FlawTerms("banding", "smooth tonal gradients", r"\b(?:banding|posteri[sz]\w*|colou?r steps)"),
     Flaw.UNDEREXPOSURE: FlawTerms(
         "underexposure",
-        "bright, well-exposed light",
-        r"\b(?:under[- ]?expos\w*|too dark|low[- ]light|dim(?:ly)?\b|crushed (?:shadow|black)\w*|dark(?:ness)?\b"
+        "bright, balanced exposure",
+        r"\b(?:under[- ]?expos\w*|too dark|low[- ]light|dim(?:ly)?\b|crushed (?:shadow|black)\w*|darkness\b|dark (?:image|photo|picture|exposure|frame|scene|overall)\b|(?:very|overly|excessively|extremely|quite|rather|is|are|looks?|appears?) dark\b|darkened"  # noqa: E501
         r"|insufficient light\w*|(?:deep|heavy) shadows?)",
     ),
     Flaw.OVEREXPOSURE: FlawTerms(
-        "blown highlights",
-        "retained highlight detail",
+        "overexposure",
+        "highlights with full gradation",
         r"\b(?:over[- ]?expos\w*|blown(?:[- ]out)?\b|clipped highlight\w*|burnt[- ]out"
         r"|washed[- ]out highlight\w*|glare\b|too bright)",
     ),
     Flaw.LOW_CONTRAST: FlawTerms(
-        "flat contrast",
-        "full tonal contrast",
+        "low contrast",
+        "full tonal contrast from deep blacks to clear whites",
         r"\b(?:(?:low|flat|weak|poor|lack of|reduced) (?:tonal )?contrast"
         r"|flat (?:tones?|lighting|appearance|rendition))",
     ),
     Flaw.HAZE: FlawTerms(
-        "haze", "clear, haze-free air", r"\b(?:haz(?:e|y|iness)\b|fog(?:gy|ged)?\b|veil(?:ed|ing)?\b|mist(?:y)?\b)"
+        "haze", "clear air with depth and definition", r"\b(?:haz(?:e|y|iness)\b|fog(?:gy|ged)?\b|veil(?:ed|ing)?\b|mist(?:y)?\b)"
     ),
     Flaw.COLOR_CAST: FlawTerms(
         "colour cast",
@@ -107,7 +107,7 @@ TERMS: dict[Flaw, FlawTerms] = {
         r"|white[- ]balance (?:error|shift)|tint(?:ed)?\b)",
     ),
     Flaw.DULL_COLOR: FlawTerms(
-        "dull, desaturated colour",
+        "dull colour",
         "rich, natural colour",
         r"\b(?:dull (?:colou?rs?|tones?)|desaturat\w*|faded colou?rs?|muted colou?rs?|washed[- ]out colou?rs?|drab\b)",
     ),

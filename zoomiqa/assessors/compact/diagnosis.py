@@ -1,0 +1,372 @@
+"""From measured signals to named flaws, the most important first. It must not measure or word anything.
+
+Every finding is one line of `RULES`: a signal, the limit from which the flaw is stated, and three more values that
+give its strength. Strength means the same for all flaws: it is read off the severity of the synthetic distortion
+(`zoomiqa.imaging.distortions`) whose median picture has that value, 0.4 at severity 3 and 0.7 at severity 4. A flaw
+that another one explains (a flat picture under haze, a jagged edge under noise) is not stated beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from zoomiqa.imaging.signals import Signals, hue_name
+from zoomiqa.types import BoxFraction, Finding
+from zoomiqa.vocabulary import REGIONS, Flaw, Severity
+
+WHOLE: BoxFraction = (0.0, 0.0, 1.0, 1.0)
+STRENGTHS = (0.15, 0.40, 0.70, 1.00)
+"""Strength at a rule's limit, and at its moderate, severe and extreme value."""
+
+MODERATE_FROM, SEVERE_FROM = 0.40, 0.70
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """When a flaw is stated and how strong it then is."""
+
+    name: str
+    flaw: Flaw
+    signal: str
+    limit: float
+    moderate: float
+    severe: float
+    extreme: float
+    is_log: bool
+    """Whether strength goes with the ratio of values (widths, counts) instead of their difference."""
+
+    local_limit: float | None
+    """The value from which a group of cells is stated when the picture as a whole is not; `None` never."""
+
+    chosen_from: str
+    """Where the limit comes from."""
+
+    def strength(self, value: float) -> float:
+        """0 below the limit, else 0.15..1."""
+        levels = np.array([self.limit, self.moderate, self.severe, self.extreme], float)
+        sign = 1.0 if self.extreme > self.limit else -1.0
+        if (value - self.limit) * sign < 0:
+            return 0.0
+        if self.is_log:
+            levels, value = np.log(levels), math.log(max(value, 1e-9))
+        return float(np.interp(sign * value, sign * levels, STRENGTHS))
+
+
+# fmt: off
+RULES: dict[str, Rule] = {
+    rule.name: rule
+    for rule in (
+        # name, flaw, signal, limit, moderate, severe, extreme, is_log, local limit, why this limit
+        Rule("noise", Flaw.NOISE, "chroma_noise_sigma", 3.6, 15, 24, 36, True, 5.0,
+             "clean photographs reach 1.4 and darkened ones 3.3; noise of 5 levels reads 3.6 to 5.2"),
+        Rule("grain", Flaw.NOISE, "noise_floor", 7.5, 15, 24, 36, True, None,
+             "98 % of clean photographs stay below 6.8"),
+        Rule("blur", Flaw.BLUR, "resolution", 0.66, 0.22, 0.157, 0.12, True, 0.27,
+             "clean photographs hold at least 0.75; a Gaussian of 1 pixel leaves 0.41 to 0.63"),
+        Rule("blur_in_view", Flaw.BLUR, "resolution", 0.64, 0.36, 0.25, 0.18, True, None,
+             "98 % of clean views hold 0.84, all hold 0.66"),
+        Rule("motion", Flaw.MOTION_BLUR, "motion_sigma", 0.6, 1.6, 2.1, 3.0, True, None,
+             "stated only with uneven resolution (next line); 5 pixels of motion read 0.6, 14 read 1.7"),
+        Rule("fine_motion", Flaw.MOTION_BLUR, "resolution_least", 0.50, 0.12, 0.08, 0.05, True, None,
+             "98 % of clean photographs hold 0.70; a motion of 5 pixels leaves 0.28 to 0.68"),
+        Rule("low_resolution", Flaw.LOW_RESOLUTION, "resolution", 0.70, 0.41, 0.32, 0.22, True, None,
+             "clean photographs hold at least 0.75; enlarging by 2 leaves 0.47 to 0.66"),
+        Rule("ringing", Flaw.RINGING, "resolution", 0.75, 0.40, 0.28, 0.21, True, None,
+             "stated only where the spectrum ends in a cliff (`CLIFF_DB`); clean photographs hold at least 0.75"),
+        Rule("blocking", Flaw.BLOCKING, "blocking", 0.15, 0.64, 0.90, 1.45, True, 0.45,
+             "98 % of clean photographs, many of them JPEG files, stay below 0.12; quality 40 has 0.16 to 1.0"),
+        Rule("banding", Flaw.BANDING, "banding", 0.004, 0.027, 0.06, 0.10, True, None,
+             "clean photographs have none; 18 levels per channel have 0.004 to 0.07"),
+        Rule("oversharp", Flaw.OVERSHARPENING, "oversharp_share", 0.475, 0.56, 0.62, 0.72, False, None,
+             "clean photographs reach 0.465"),
+        Rule("dark", Flaw.UNDEREXPOSURE, "luma_p99", 0.56, 0.42, 0.33, 0.23, True, None,
+             "98 % of clean photographs have 0.55 or more; a fifth of the light leaves 0.28 to 0.49"),
+        Rule("dim", Flaw.UNDEREXPOSURE, "luma_p50", 0.13, 0.105, 0.075, 0.04, True, None,
+             "98 % of clean photographs have 0.157 or more"),
+        Rule("overexposure", Flaw.OVEREXPOSURE, "highlights_clipped", 0.32, 0.38, 0.46, 0.60, False, None,
+             "clean photographs reach 0.313"),
+        Rule("low_contrast", Flaw.LOW_CONTRAST, "contrast_range", 0.37, 0.286, 0.206, 0.133, True, None,
+             "98 % of clean photographs have 0.39 or more"),
+        Rule("haze", Flaw.HAZE, "haze", 0.33, 0.62, 0.68, 0.75, False, None,
+             "clean photographs reach 0.24; a veil of 18 % has 0.37 to 0.43"),
+        Rule("cast", Flaw.COLOR_CAST, "cast", 15.0, 19.0, 26.0, 38.0, False, None,
+             "93 % of clean photographs stay below: the scene's own colours cannot be told from light more safely"),
+        Rule("dull", Flaw.DULL_COLOR, "saturation", 4.6, 3.4, 2.0, 0.9, False, None,
+             "98 % of clean photographs have 5.3 or more"),
+        Rule("garish", Flaw.OVERSATURATION, "gamut_clipped", 0.16, 0.21, 0.35, 0.60, False, None,
+             "clean photographs reach 0.13"),
+    )
+}
+# fmt: on
+"""Figures: odd-numbered Kodak and BSDS photographs and their known distortions, crops of 45 % of the area."""
+
+BLACK_AND_WHITE_CHROMA = 1.0
+"""A picture whose 95th percentile of chroma is below this is black and white, which is a choice, not a flaw."""
+
+MOTION_UNEVENNESS = 0.64
+"""Motion leaves one direction this share of the others' resolution; defocus leaves at least 0.73 of it."""
+
+CLIFF_DB = 14.0
+"""Fall of the spectrum that no lens has: clean photographs reach 7.7, blurred ones 14.1, a sinc cut-off 13 to 35."""
+
+PERIODIC_FROM = 6.0
+"""Periodicity above which a lack of resolution is an enlargement: clean and blurred photographs stay below 4.7."""
+
+DARK_BELOW = 0.33
+"""Mean luma above which a picture that lacks light tones is flat, not dark."""
+
+HAZE_FROM_P99 = 0.62
+"""A veil is light: below this 99th percentile a narrow range of tones is low contrast, not haze."""
+
+SIGMA_OF_DEFOCUS = 1.2
+"""Edge width in pixels that no direction escapes under defocus; under motion the edges along it stay sharp."""
+
+EVERYWHERE_SHARE, LEAST_SHARE, LEAST_CELLS = 0.60, 0.08, 4
+"""Affected share of the cells from which a flaw is of the whole frame, and from which a place is stated at all."""
+
+VIEW_TELLS_BELOW, VIEW_SHARP_FROM = 0.66, 0.8
+"""Resolution of the view that the crop's blur would leave everywhere, and that of a sharp place of the view."""
+
+VIEW_SIGMA_OF_BLUR = 0.25
+"""Median edge width of the view that blur leaves; noise lowers the view's resolution but leaves edges at 0."""
+
+SHARP_ELSEWHERE_SHARE = 0.20
+"""Share of the view's cells outside the crop that must be sharp for a blurred crop to be depth of field."""
+
+_Candidates = dict[str, Finding]
+
+
+def severity_of(strength: float) -> Severity:
+    """The word for a strength."""
+    if strength >= SEVERE_FROM:
+        return Severity.SEVERE
+    return Severity.MODERATE if strength >= MODERATE_FROM else Severity.SLIGHT
+
+
+def _value(signals: Signals | None, name: str, default: float) -> float:
+    value = None if signals is None else signals.value(name)
+    return default if value is None else value
+
+
+def _finding(rule: Rule, value: float, detail: str = "") -> Finding:
+    strength = rule.strength(value)
+    return Finding(rule.flaw, severity_of(strength), strength, rule.signal, value, rule.limit, detail=detail)
+
+
+def _state(found: _Candidates, name: str, value: float | None, detail: str = "") -> bool:
+    """Note a finding of the rule `name` when `value` is beyond its limit; say whether it was."""
+    if value is None or RULES[name].strength(value) <= 0:
+        return False
+    found[name] = _finding(RULES[name], value, detail)
+    return True
+
+
+def _say_tones(found: _Candidates, first: Signals) -> None:
+    """Exposure, contrast and veil, from the first look."""
+    brightness = _value(first, "brightness", 0.5)
+    if brightness < DARK_BELOW and not _state(found, "dark", first.value("luma_p99")):
+        _state(found, "dim", first.value("luma_p50"))
+    if brightness > 0.6:
+        _state(found, "overexposure", first.value("highlights_clipped"))
+    is_dark = "dark" in found or "dim" in found
+    if not is_dark and _value(first, "luma_p99", 0) >= HAZE_FROM_P99 and _value(first, "luma_p05", 0) > 0.2:
+        _state(found, "haze", first.value("haze"))
+    if "haze" not in found and not is_dark and _value(first, "luma_p99", 0) > _value(first, "luma_p05", 0) + 0.02:
+        _state(found, "low_contrast", first.value("contrast_range"))
+
+
+def _say_colors(found: _Candidates, first: Signals) -> None:
+    """Cast and saturation, from the first look; a veil, a flat tone or darkness takes colour by itself."""
+    if _value(first, "saturation_p95", 0) > BLACK_AND_WHITE_CHROMA and "haze" not in found:
+        _state(found, "cast", first.value("cast"), hue_name(_value(first, "cast_hue", 0)))
+        if not {"dark", "dim", "low_contrast"} & set(found):
+            _state(found, "dull", first.value("saturation"))
+    if "cast" not in found:
+        _state(found, "garish", first.value("gamut_clipped"))
+
+
+def _say_grain(found: _Candidates, native: Signals) -> None:
+    """Noise and sharpening, told apart: noise is as strong in plain places as elsewhere, sharpening is not."""
+    floor, whole = _value(native, "noise_floor", 0), _value(native, "noise_sigma", 0)
+    chroma = _value(native, "chroma_noise_sigma", 0)
+    is_even = floor > 0.55 * whole
+    if (is_even or chroma > 0.6 * whole) and floor > 2:
+        _state(found, "noise", chroma)
+        if "noise" not in found or floor > 1.5 * chroma:
+            _state(found, "grain", floor)
+    if "noise" not in found and "grain" not in found:
+        _state(found, "oversharp", native.value("oversharp_share"))
+
+
+def _say_detail(found: _Candidates, first: Signals, native: Signals, box: BoxFraction) -> None:
+    """Lack of detail and its cause: the grid, a sharp cut-off, an enlargement, motion, or defocus."""
+    resolution, least = native.value("resolution"), native.value("resolution_least")
+    _state(found, "blocking", native.value("blocking"))
+    if "blocking" not in found:
+        _state(found, "banding", native.value("banding"))
+    if resolution is None or least is None or "noise" in found or "grain" in found or "banding" in found:
+        return
+    if _value(native, "cutoff_cliff", 0) >= CLIFF_DB and _state(found, "ringing", resolution):
+        return
+    if _value(native, "interpolation", 0) >= PERIODIC_FROM and _state(found, "low_resolution", resolution):
+        return
+    if least < MOTION_UNEVENNESS * resolution and _value(native, "edge_sigma", 9) < SIGMA_OF_DEFOCUS:
+        angle = _value(native, "resolution_angle", 0)
+        if RULES["fine_motion"].strength(least) > 0 and not _state(
+            found, "motion", native.value("motion_sigma"), _direction(angle)
+        ):
+            _state(found, "fine_motion", least, _direction(angle))
+    elif (
+        "blocking" not in found
+        and native.value("edge_sigma") is not None  # a plain sky has no edge that could be sharp
+        and not _is_depth_of_field(first, native, box)
+    ):
+        _state(found, "blur", resolution)
+
+
+def _direction(angle: float) -> str:
+    """The name of a direction, counter-clockwise from horizontal."""
+    return ("horizontal", "rising diagonal", "vertical", "falling diagonal")[round(angle / 45) % 4]
+
+
+def _is_depth_of_field(first: Signals, native: Signals, box: BoxFraction) -> bool:
+    """Whether the blurred crop lies beside places that the first look shows sharp."""
+    view = first.map("resolution")
+    expected = _value(native, "resolution", 1) / first.scale
+    if view is None or native is first or expected > VIEW_TELLS_BELOW:
+        return False
+    rows, columns = view.shape
+    y, x = (np.arange(rows)[:, None] + 0.5) / rows, (np.arange(columns)[None, :] + 0.5) / columns
+    outside = ~((x > box[0]) & (x < box[2]) & (y > box[1]) & (y < box[3])) & np.isfinite(view)
+    if not outside.any():
+        return False
+    return bool((view[outside] > max(1.5 * expected, VIEW_SHARP_FROM)).mean() >= SHARP_ELSEWHERE_SHARE)
+
+
+def _extent(
+    rule: Rule, value: float, signals: Signals, box: BoxFraction, limit: float
+) -> tuple[BoxFraction, str, float] | None:
+    """(place, its name, value there) of the cells beyond `limit`; `None` when they are too few or too scattered.
+
+    `box` is the part of the frame that `signals` measured. Cells with nothing to measure say nothing either way.
+    """
+    cells = signals.map(rule.signal)
+    if cells is None or cells.size < LEAST_CELLS:
+        return None
+    known = np.isfinite(cells)
+    is_hit = known & ((cells >= limit) if rule.extreme > rule.limit else (cells <= limit))
+    if is_hit.sum() >= EVERYWHERE_SHARE * max(int(known.sum()), 1):
+        return WHOLE, "whole frame", value
+    labels, count = ndimage.label(is_hit)
+    if not count:
+        return None
+    sizes = np.bincount(labels.ravel())[1:]
+    group = labels == int(sizes.argmax()) + 1
+    if sizes.max() < max(LEAST_CELLS, LEAST_SHARE * cells.size):
+        return None
+    place = _place_of(group, box)
+    return place, region_of(place), float(np.median(cells[group]))
+
+
+def _place_of(group: NDArray[np.bool_], box: BoxFraction) -> BoxFraction:
+    """The box around a group of cells, in the frame: the rows and columns that hold half of the usual count."""
+    rows, columns = group.sum(1), group.sum(0)
+    row_at = np.nonzero(rows >= max(1, 0.5 * np.median(rows[rows > 0])))[0]
+    column_at = np.nonzero(columns >= max(1, 0.5 * np.median(columns[columns > 0])))[0]
+    width, height = box[2] - box[0], box[3] - box[1]
+    return (
+        box[0] + width * float(column_at[0]) / group.shape[1],
+        box[1] + height * float(row_at[0]) / group.shape[0],
+        box[0] + width * float(column_at[-1] + 1) / group.shape[1],
+        box[1] + height * float(row_at[-1] + 1) / group.shape[0],
+    )
+
+
+def overlap(one: BoxFraction, other: BoxFraction) -> float:
+    """Intersection over union of two boxes."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(width, 0.0) * max(height, 0.0)
+    area = sum((b[2] - b[0]) * (b[3] - b[1]) for b in (one, other))
+    return shared / max(area - shared, 1e-9)
+
+
+def region_of(box: BoxFraction) -> str:
+    """The name of the region of `REGIONS` that a box overlaps best."""
+    return max(REGIONS, key=lambda name: overlap(REGIONS[name], box))
+
+
+TONE_MAPPED = ("overexposure",)
+MAPPED = ("noise", "blur", "blocking", *TONE_MAPPED)
+"""Rules whose place is read from a map; the other flaws are of the whole frame by their nature."""
+
+
+def _locate(found: _Candidates, first: Signals, native: Signals | None, box: BoxFraction) -> None:
+    """Add where each finding shows, and the flaws of a part that the whole picture's figures hide."""
+    for name in MAPPED:
+        rule = RULES[name]
+        signals = first if name in TONE_MAPPED else native
+        frame = box if signals is not first else WHOLE
+        if signals is None:
+            continue
+        if name in found:
+            extent = _extent(rule, found[name].value, signals, frame, rule.limit)
+            if extent is not None:
+                found[name] = replace(found[name], box_fraction=extent[0], region=extent[1])
+        elif rule.local_limit is not None and (name != "blur" or not (found.keys() - {"cast", "dark", "dim"})):
+            extent = _extent(rule, rule.limit, signals, frame, rule.local_limit)
+            if extent is None or (name == "blur" and not _is_local_blur(native, extent[0], box)):
+                continue
+            place, region, value = extent
+            if region != "whole frame" and rule.strength(value) > 0:
+                found[name] = replace(_finding(rule, value), box_fraction=place, region=region)
+                found.pop("oversharp", None)
+
+
+def _is_local_blur(native: Signals | None, place: BoxFraction, box: BoxFraction) -> bool:
+    """Whether an unsharp place is a flaw and no background: it is small, and sharp on all sides inside the crop."""
+    if native is None:
+        return False
+    width, height = box[2] - box[0], box[3] - box[1]
+    share = (place[2] - place[0]) * (place[3] - place[1]) / max(width * height, 1e-9)
+    margin = 0.04
+    is_inside = (
+        place[0] - box[0] > margin * width
+        and box[2] - place[2] > margin * width
+        and place[1] - box[1] > margin * height
+        and box[3] - place[3] > margin * height
+    )
+    return share < 0.4 and is_inside
+
+
+def diagnose(
+    first: Signals, second: Signals | None = None, second_box_fraction: BoxFraction | None = None
+) -> tuple[Finding, ...]:
+    """Name the flaws that the measured signals support.
+
+    Args:
+        first: Signals of the whole picture, reduced or native.
+        second: Signals of a native crop, or `None` before the second look. Without it only what the first look can
+            support is said: tones, colours and strong blur, and the rest only where the first look was native.
+        second_box_fraction: The crop's box as fractions of the frame; needed with `second`.
+
+    Returns:
+        Findings, the strongest first; none for a picture without a measured flaw.
+    """
+    found: _Candidates = {}
+    native = second if second is not None and second.is_native else (first if first.is_native else None)
+    box = second_box_fraction if native is second and second_box_fraction is not None else WHOLE
+    _say_tones(found, first)
+    _say_colors(found, first)
+    if native is not None:
+        _say_grain(found, native)
+        _say_detail(found, first, native, box)
+    if native is None and _value(first, "edge_sigma_median", 0) >= VIEW_SIGMA_OF_BLUR:
+        _state(found, "blur_in_view", first.value("resolution"))
+    _locate(found, first, native, box)
+    return tuple(sorted(found.values(), key=lambda finding: -finding.strength))
