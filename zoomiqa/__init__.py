@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from zoomiqa.assessors import Assessor, AssessorSpec, ConversationalAssessor, create_assessor
     from zoomiqa.backends import Backend, Capabilities, ScriptedBackend
     from zoomiqa.errors import ZoomIQAError
-    from zoomiqa.imaging import Picture, open_picture, picture_from_array, save_picture
+    from zoomiqa.imaging import Picture, find_pictures, open_picture, picture_from_array, save_picture
     from zoomiqa.limits import LOCAL, SERVER, Limits
     from zoomiqa.protocol import ConversationSettings, PromptSet, converse, load_prompts, parse_reply
     from zoomiqa.types import Assessment, Box, Finding, Note, Reply, Request, Round, Sections
@@ -54,6 +54,7 @@ _HOME = {
     "assess_many": "api",
     "converse": "protocol",
     "create_assessor": "assessors",
+    "find_pictures": "imaging",
     "load_prompts": "protocol",
     "open_picture": "imaging",
     "parse_reply": "protocol",
@@ -90,6 +91,7 @@ __all__ = [
     "assess_many",
     "converse",
     "create_assessor",
+    "find_pictures",
     "load_prompts",
     "open_picture",
     "parse_reply",

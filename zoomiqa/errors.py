@@ -7,7 +7,7 @@
     │   ├── ImageFormatRefused    103   a format that this door does not open
     │   ├── ImageTruncated        104   the file ends before the picture does
     │   ├── ImageValuesInvalid    105   NaN or infinity, or a sample type without a defined range
-    │   ├── ImageShapeRefused     106   aspect ratio or side outside the limits
+    │   ├── ImageShapeRefused     106   aspect ratio outside the limits
     │   ├── ImageMetadataTooLarge 107   ICC, EXIF, XMP or text beyond the limit
     │   └── ImageNotFound         108   no file at that path
     ├── ProtocolError         ZIQ-2xx   a reply or a prompt set breaks the protocol
@@ -96,7 +96,7 @@ class ImageValuesInvalid(ImageError):
 
 
 class ImageShapeRefused(ImageError):
-    code, summary = "ZIQ-106", "the picture's shape is outside the limits"
+    code, summary = "ZIQ-106", "the picture's aspect ratio is outside the limits"
 
 
 class ImageMetadataTooLarge(ImageError):

@@ -6,10 +6,13 @@ import argparse
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoomiqa.cli import common
 from zoomiqa.types import Assessment
+
+if TYPE_CHECKING:
+    from zoomiqa.batch import OpenOptions
 
 _EXAMPLES = """
 examples:
@@ -109,7 +112,7 @@ def assess(arguments: argparse.Namespace) -> int:
             paths = todo
         jobs = choose_jobs(arguments.jobs, len(paths), assessor)
         progress = stack.enter_context(common.Progress(arguments.progress, len(paths)))
-        show = _chooser(arguments)
+        show = _chooser(arguments, options)
         for path, assessment in zip(
             paths, assess_files(paths, spec, options=options, jobs=int(jobs.value), assessor=assessor), strict=False
         ):
@@ -125,7 +128,7 @@ def assess(arguments: argparse.Namespace) -> int:
     return common.EXIT_SOME_FAILED if progress.failures else common.EXIT_OK
 
 
-def _chooser(arguments: argparse.Namespace) -> Any:
+def _chooser(arguments: argparse.Namespace, options: OpenOptions) -> Any:
     """How a finished assessment is shown on stdout."""
     from zoomiqa.records import to_line
 
@@ -135,10 +138,10 @@ def _chooser(arguments: argparse.Namespace) -> Any:
         if as_text:
             from rich.console import Console
 
+            from zoomiqa.batch import open_one
             from zoomiqa.cli.show import show_assessment
-            from zoomiqa.imaging import open_picture
 
-            picture = None if assessment.error else open_picture(path, allow_truncated=arguments.allow_truncated)
+            picture = None if assessment.error else open_one(path, options)
             show_assessment(Console(), assessment, picture)
         elif arguments.out is None:
             sys.stdout.buffer.write(to_line(assessment.to_dict()))

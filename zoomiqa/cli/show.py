@@ -45,13 +45,14 @@ def show_assessment(console: Console, assessment: Assessment, picture: Picture |
             body.append(f"  rated {look.rating:.2f}", style="dim")
         for key, text in look.sections.to_dict().items():
             if text:
-                body.append(f"\n{_TITLES[key]}: ", style="cyan")
+                heading = "Crop Inspection Summary" if key == "summary" and look.shown_box else _TITLES[key]
+                body.append(f"\n{heading}: ", style="cyan")
                 body.append(plain(text))
     for note in assessment.notes:
         body.append(f"\nnote {note.code}: ", style="yellow")
         body.append(plain(note.message))
     parts: list[RenderableType] = [body]
-    if picture is not None and console.width >= 2 * _THUMBNAIL_COLUMNS:
+    if picture is not None and console.is_terminal and console.width >= 2 * _THUMBNAIL_COLUMNS:
         from rich.table import Table
 
         table = Table.grid(padding=(0, 2))

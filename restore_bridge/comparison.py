@@ -1,0 +1,119 @@
+"""Before against after, as rows: each metric's two figures, kind and direction. It computes no metric itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from restore_bridge.scoring import load_metric, score
+from zoomiqa.assessors import Assessor
+from zoomiqa.errors import OptionInvalid
+from zoomiqa.imaging import Picture
+from zoomiqa.types import Assessment, Note
+
+BASIC = ("psnr", "ssim", "consistency")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One metric of a picture before and after."""
+
+    metric: str
+    kind: str
+    """No-reference, full-reference (against the pristine picture), or consistency (against the picture before)."""
+
+    before: float | None
+    """`None` where the figure only exists for the later picture."""
+
+    after: float | None
+    direction: Literal["higher", "lower"]
+    """Which way is better."""
+
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def change(self) -> float | None:
+        """After less before."""
+        return None if self.before is None or self.after is None else self.after - self.before
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "metric": self.metric,
+            "kind": self.kind,
+            "before": None if self.before is None else round(self.before, 5),
+            "after": None if self.after is None else round(self.after, 5),
+            "direction": self.direction,
+            "notes": [note.to_dict() for note in self.notes],
+        }
+
+    def __str__(self) -> str:
+        figures = " to ".join("-" if value is None else f"{value:.3f}" for value in (self.before, self.after))
+        change = "" if self.change is None else f" ({self.change:+.3f})"
+        return f"{self.metric}: {figures}{change}, {self.kind}, {self.direction} is better"
+
+
+def compare(
+    before: Picture,
+    after: Picture,
+    *,
+    reference: Picture | None = None,
+    assessments: tuple[Assessment, Assessment] | None = None,
+    assessor: Assessor | None = None,
+    metrics: Sequence[str] | None = None,
+) -> list[Comparison]:
+    """Compare two states of one picture.
+
+    Args:
+        before: As it came.
+        after: As it is now.
+        reference: The pristine picture; full-reference metrics then judge both states against it. Without it they
+            compare the two states with each other, and `before` stays empty.
+        assessments: Ratings of both, if there are any already.
+        assessor: Who rates them otherwise; without both there is no rating row.
+        metrics: Names of metrics; `BASIC` without it.
+
+    Raises:
+        BackendUnknown, ExtraMissing: a metric that does not exist or is not installed.
+    """
+    rows: list[Comparison] = []
+    if assessments is None and assessor is not None:
+        first, second = assessor.assess([before, after])
+        assessments = (first, second)
+    if assessments is not None:
+        rows.append(Comparison("rating", "no-reference", assessments[0].rating, assessments[1].rating, "higher"))
+    for name in BASIC if metrics is None else metrics:
+        kind = load_metric(name).kind
+        if kind == "no-reference":
+            rows.append(_row(name, (before, None), (after, None)))
+        elif kind == "consistency" or reference is None:
+            rows.append(_row(name, None, (after, before)))
+        else:
+            rows.append(_row(name, (before, reference), (after, reference)))
+    return rows
+
+
+def _row(name: str, first: tuple[Picture, Picture | None] | None, second: tuple[Picture, Picture | None]) -> Comparison:
+    metric = load_metric(name)
+    values: list[float | None] = []
+    notes: tuple[Note, ...] = ()
+    for pair in (first, second):
+        if pair is None:
+            values.append(None)
+            continue
+        try:
+            found = score(name, pair[0].pixels, pair[1].pixels if pair[1] else None)
+        except OptionInvalid as error:
+            values.append(None)
+            notes += (Note("metric-not-applicable", f"{name}: {error}"),)
+        else:
+            values.append(found.value)
+            notes += found.notes
+    return Comparison(
+        name,
+        metric.kind,
+        values[0],
+        values[1],
+        "higher" if metric.higher_is_better else "lower",
+        tuple(dict.fromkeys(notes)),
+    )

@@ -1,0 +1,434 @@
+"""From an assessment to guidance: what is wanted, what is wrong, where, and how strongly. It must not know encoders.
+
+*Directions for Improvement* gives the positive phrases, *Issues to Avoid* the negative ones. Every phrase keeps the
+words it came from and their place in the section, so that a reader can check it. Standard library only.
+
+Where a phrase belongs:
+
+- whole-frame words ("across the entire image") → the whole picture;
+- a place in the frame ("in the upper left") → that box; in a later round, that part of what was shown;
+- otherwise a later round's text belongs to the box that the round looked at, and the first round's to the whole picture.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from restore_bridge.textclean import sanitise
+from restore_bridge.wording import negative_phrases, positive_phrases, sentences
+from zoomiqa.limits import LOCAL, Limits
+from zoomiqa.types import Assessment, BoxFraction, Note
+from zoomiqa.vocabulary import REGIONS, Flaw, Severity, find_flaws
+
+Side = Literal["positive", "negative"]
+Origin = Literal["user", "model", "default"]
+
+DEFAULT_POSITIVE = (
+    "sharp focus and crisp fine detail",
+    "clean, smooth surfaces",
+    "natural colour",
+    "well-exposed light",
+)
+"""Used when there is no direction at all; wanted states that suit any photograph."""
+
+DEFAULT_NEGATIVE = ("blur", "noise and grain", "compression blocking", "ringing halos")
+"""Used when no issue is given at all. They fill a prompt; nothing is repaired on their account."""
+
+LONGEST_CLAUSE = 600
+"""Characters of one clause that are read; nobody writes longer ones, and reading stays linear."""
+
+_SEVERE = re.compile(
+    r"\b(?:sever\w+|strong\w*|heav(?:y|ily)|extrem\w+|pervasive\w*|excessiv\w+|significant\w*|pronounced|intens\w+|massive\w*|major"
+    r"|harsh\w*|very|badly|completely|overwhelming\w*|serious\w*|substantial\w*|too)\b",
+    re.IGNORECASE,
+)
+_SLIGHT = re.compile(
+    r"\b(?:slight\w*|minor|subtl\w+|mild\w*|faint\w*|light(?=\s+(?:noise|grain|blur|haz\w+|cast|banding))|a little|a bit|somewhat|barely"  # noqa: E501
+    r"|minimal\w*|small amounts?|hint of|touch of|marginal\w*)\b",
+    re.IGNORECASE,
+)
+_MODERATE = re.compile(
+    r"\b(?:moderat\w+|visibl\w+|noticeabl\w+|some|clear(?:ly)?|apparent|evident|distinct|obvious\w*|general(?:i[sz]ed)?)\b",
+    re.IGNORECASE,
+)
+_WHOLE = re.compile(
+    r"\b(?:(?:whole|entire|full|overall|complete|rest of the) (?:image|frame|picture|photo\w*|scene|composition)"
+    r"|(?:across|throughout) (?:the )?(?:image|frame|picture|photo\w*|scene)|globally|frame-wide|everywhere)\b",
+    re.IGNORECASE,
+)
+_FRAME_PART = r"(?!\s+of\s+(?!the\s+(?:image|frame|picture|photo|scene|shot|composition|crop)))"
+_PLACES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
+    (name, re.compile(pattern + _FRAME_PART, re.IGNORECASE))
+    for name, pattern in (
+        ("upper left", r"\b(?:upper|top)[- ](?:left)(?:[- ]hand)?(?: (?:corner|part|area|side|quarter|region))?+\b"),
+        ("upper right", r"\b(?:upper|top)[- ](?:right)(?:[- ]hand)?(?: (?:corner|part|area|side|quarter|region))?+\b"),
+        ("lower left", r"\b(?:lower|bottom)[- ](?:left)(?:[- ]hand)?(?: (?:corner|part|area|side|quarter|region))?+\b"),
+        (
+            "lower right",
+            r"\b(?:lower|bottom)[- ](?:right)(?:[- ]hand)?(?: (?:corner|part|area|side|quarter|region))?+\b",
+        ),
+        (
+            "left side",
+            r"\b(?:on|at|along|in|to|near|toward|towards) the (?:far )?left(?:[- ]hand)?(?: (?:side|edge|part|half|third))?+\b",  # noqa: E501
+        ),
+        (
+            "right side",
+            r"\b(?:on|at|along|in|to|near|toward|towards) the (?:far )?right(?:[- ]hand)?(?: (?:side|edge|part|half|third))?+\b",  # noqa: E501
+        ),
+        (
+            "top",
+            r"\b(?:at|in|along|near|toward|towards) the (?:very )?(?:top(?![- ](?:left|right))|upper (?:part|area|edge|half|third|region))\b",  # noqa: E501
+        ),
+        (
+            "bottom",
+            r"\b(?:at|in|along|near|toward|towards) the (?:very )?(?:bottom(?![- ](?:left|right))|lower (?:part|area|edge|half|third|region))\b",  # noqa: E501
+        ),
+        (
+            "centre",
+            r"\b(?:in|at|near|around|toward|towards) the (?:very )?(?:cent(?:re|er)|middle|central (?:part|area|region|portion))\b",  # noqa: E501
+        ),
+    )
+)
+_HUE = re.compile(
+    r"\b(red|green|blue|yellow|cyan|magenta|orange|purple|pink|warm|cool)(?:dish|ish|lish)?\b(?=[\s,/-]*(?:\w+[\s-]+){0,2}?"
+    r"(?:cast|tint|tone|shift|hue))",
+    re.IGNORECASE,
+)
+_DIRECTION = re.compile(r"\b(horizontal|vertical|diagonal)(?:ly)?\b", re.IGNORECASE)
+_WORTH = {Severity.SEVERE: 0.9, Severity.MODERATE: 0.65, Severity.SLIGHT: 0.4, None: 0.6}
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """One piece of guidance, ready to stand in a prompt."""
+
+    text: str
+    """Plain words; never holds weighting syntax, control or bidirectional characters."""
+
+    side: Side
+    origin: Origin
+    source: str = ""
+    """The words that it came from, as written."""
+
+    span: tuple[int, int] | None = None
+    """Where those words stand in the section (characters, half-open); `None` for the user's and for defaults."""
+
+    round_index: int | None = None
+    box_fraction: BoxFraction | None = None
+    """The part of the upright original that it is about; `None` is the whole picture."""
+
+    region: str = "whole frame"
+    """Name of that place: one of `zoomiqa.vocabulary.REGIONS`, or "looked-at region"."""
+
+    flaws: tuple[Flaw, ...] = ()
+    """The flaws that it reports as present, or (positive) that it wants gone. Empty for a warning and a plain wish."""
+
+    severity: Severity | None = None
+    """As its words say; `None` when they say nothing."""
+
+    detail: str = ""
+    """A named hue or direction."""
+
+    worth: float = 0.0
+    """0..1 for the model's and default phrases, 2 for the user's; a budget keeps the worthiest."""
+
+    @property
+    def flaw(self) -> Flaw | None:
+        """The first flaw."""
+        return self.flaws[0] if self.flaws else None
+
+    @property
+    def scope(self) -> Literal["global", "regional"]:
+        return "global" if self.box_fraction is None else "regional"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "text": self.text,
+            "side": self.side,
+            "origin": self.origin,
+            "source": self.source,
+            "span": list(self.span) if self.span else None,
+            "round_index": self.round_index,
+            "scope": self.scope,
+            "box_fraction": list(self.box_fraction) if self.box_fraction else None,
+            "region": self.region,
+            "flaws": [str(flaw) for flaw in self.flaws],
+            "severity": str(self.severity) if self.severity else None,
+            "detail": self.detail,
+            "worth": round(self.worth, 3),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """Everything an assessment says to a restorer, best first on either side."""
+
+    positive: tuple[Phrase, ...] = ()
+    negative: tuple[Phrase, ...] = ()
+    notes: tuple[Note, ...] = field(default_factory=tuple)
+
+    @property
+    def phrases(self) -> tuple[Phrase, ...]:
+        return self.positive + self.negative
+
+    @property
+    def regional(self) -> tuple[Phrase, ...]:
+        return tuple(phrase for phrase in self.phrases if phrase.box_fraction is not None)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "positive": [phrase.to_dict() for phrase in self.positive],
+            "negative": [phrase.to_dict() for phrase in self.negative],
+            "notes": [note.to_dict() for note in self.notes],
+        }
+
+
+def split_guidance(
+    assessment: Assessment, *, prompt: str | None = None, negative: str | None = None, limits: Limits = LOCAL
+) -> Guidance:
+    """Split every round of `assessment` into guidance.
+
+    Args:
+        prompt: The user's own words for the positive side; put first, never dropped.
+        negative: The user's own words for the negative side.
+        limits: `reply_characters` bounds the text of one section that is read.
+    """
+    parts = [_user(prompt, negative)]
+    size = (assessment.image.width, assessment.image.height) if assessment.image else None
+    notes: list[Note] = []
+    for look in assessment.rounds:
+        box = None
+        if look.shown_box is not None:
+            if size is None:
+                notes.append(
+                    Note(
+                        "guidance-box-lost",
+                        "a round looked at a region, but the picture's size is unknown; "
+                        "its text is taken for the whole picture",
+                    )
+                )
+            else:
+                box = look.shown_box.to_fraction(size)
+        parts.append(_read(look.sections.directions, look.sections.issues, box, look.index, limits))
+    return _joined([*parts, Guidance(notes=tuple(notes))])
+
+
+def split_text(
+    directions: str | None,
+    issues: str | None,
+    box: BoxFraction | None = None,
+    *,
+    prompt: str | None = None,
+    negative: str | None = None,
+    limits: Limits = LOCAL,
+) -> Guidance:
+    """Split two loose texts into guidance.
+
+    Args:
+        directions: What is wanted (*Directions for Improvement*), or `None`.
+        issues: What is wrong (*Issues to Avoid*), or `None`.
+        box: The part of the picture that the texts are about, as fractions; `None` is the whole picture.
+    """
+    return _joined([_user(prompt, negative), _read(directions, issues, box, 0, limits)])
+
+
+def severity_of(text: str) -> Severity | None:
+    """How strong `text` says its flaw is; a weakening word wins ("slight but visible")."""
+    if _SLIGHT.search(text):
+        return Severity.SLIGHT
+    if _SEVERE.search(text):
+        return Severity.SEVERE
+    return Severity.MODERATE if _MODERATE.search(text) else None
+
+
+def place_of(text: str) -> tuple[str, BoxFraction] | None:
+    """The place in the frame that `text` names first, or `None`. "Foreground" and objects have no box."""
+    found = [(match.start(), name) for name, pattern in _PLACES if (match := pattern.search(text))]
+    return (name := min(found)[1], REGIONS[name]) if found else None
+
+
+def _read(
+    directions: str | None, issues: str | None, box: BoxFraction | None, round_index: int, limits: Limits
+) -> Guidance:
+    notes: list[Note] = []
+    sides: dict[Side, list[Phrase]] = {"positive": [], "negative": []}
+    for side, text in (("positive", directions), ("negative", issues)):
+        if text is None:
+            continue
+        if len(text) > limits.reply_characters:
+            notes.append(
+                Note("guidance-text-cut", f"only the first {limits.reply_characters} characters of a section were read")
+            )
+            text = text[: limits.reply_characters]
+        for start, end in sentences(text):
+            clause = sanitise(text[start : min(end, start + LONGEST_CLAUSE)])
+            if clause:
+                sides[side] += _phrases(clause, side, text[start:end], (start, end), box, round_index)  # type: ignore[index, arg-type]
+    return Guidance(tuple(sides["positive"]), tuple(sides["negative"]), tuple(notes))
+
+
+def _phrases(
+    clause: str, side: Side, source: str, span: tuple[int, int], box: BoxFraction | None, round_index: int
+) -> list[Phrase]:
+    if side == "negative":
+        texts, stated = negative_phrases(clause)
+    else:
+        texts, stated = positive_phrases(clause), True
+    wanted_gone = tuple(dict.fromkeys(flaw for flaw, _ in find_flaws(clause))) if side == "positive" else ()
+    made = []
+    for text in map(sanitise, texts):
+        if not text:
+            continue
+        flaws = (
+            tuple(dict.fromkeys(flaw for flaw, _ in find_flaws(text)))
+            if side == "negative"
+            else (_asked_gone(clause if _ASK.match(clause) else text, wanted_gone))
+        )
+        severity = severity_of(text) or (severity_of(clause) if len(texts) == 1 else None)
+        if side == "positive" and not flaws:
+            severity = None
+        where, region = _where(text, clause, box)
+        made.append(
+            Phrase(
+                text=text,
+                side=side,
+                origin="model",
+                source=source,
+                span=span,
+                round_index=round_index,
+                box_fraction=where,
+                region=region,
+                flaws=flaws if stated else (),
+                severity=severity,
+                detail=_detail(text, clause, flaws),
+                worth=_worth(severity, bool(flaws), where is not None, round_index),
+            )
+        )
+    return made
+
+
+_ASK = re.compile(
+    r"^(?:please |try to )?(?:reduc|remov|eliminat|minimi|suppress|correct|fix|mitigat|denois|deblur|sharpen|brighten|address"  # noqa: E501
+    r"|clean)",
+    re.IGNORECASE,
+)
+_WISHES: tuple[tuple[re.Pattern[str], Flaw], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), flaw)
+    for pattern, flaw in (
+        (
+            r"\b(?:brighter|brighten\w*|lift\w* (?:the )?shadows|more light|increased? (?:the )?(?:brightness|exposure))\b",  # noqa: E501
+            Flaw.UNDEREXPOSURE,
+        ),
+        (r"\b(?:darker|darken\w*|less bright|recover\w* (?:the )?highlights)\b", Flaw.OVEREXPOSURE),
+        (r"\b(?:sharper|sharpen\w*|deblur\w*|more sharpness|(?:increased?|improved?) sharpness)\b", Flaw.BLUR),
+        (r"\b(?:denois\w*|cleaner|noise[- ]free)\b", Flaw.NOISE),
+        (r"\b(?:(?:more|higher|increased?|improved?|better|stronger) contrast)\b", Flaw.LOW_CONTRAST),
+        (
+            r"\b(?:more (?:vivid|vibrant|colou?rful|saturat\w+)|richer colou?rs?|(?:increased?|more) saturation)\b",
+            Flaw.DULL_COLOR,
+        ),
+        (r"\b(?:dehaz\w*|clearer air)\b", Flaw.HAZE),
+    )
+)
+"""Wishes that ask for a change, and the flaw whose repair is that change."""
+
+
+def _asked_gone(clause: str, named: tuple[Flaw, ...]) -> tuple[Flaw, ...]:
+    """Flaws that a positive clause asks to repair: "reduce the noise", "brighter". A mere picture of the ideal asks nothing."""  # noqa: E501
+    asked = list(named) if _ASK.match(clause) else []
+    asked += [flaw for pattern, flaw in _WISHES if pattern.search(clause)]
+    return tuple(dict.fromkeys(asked))
+
+
+def _where(text: str, clause: str, box: BoxFraction | None) -> tuple[BoxFraction | None, str]:
+    place = place_of(text)
+    if place is None and not _WHOLE.search(clause):
+        place = place_of(clause) if len(find_flaws(clause)) <= 1 and "," not in clause else None
+    if place is None:
+        return (None, "whole frame") if box is None or _WHOLE.search(clause) else (box, "looked-at region")
+    name, inside = place
+    if box is None:
+        return inside, name
+    width, height = box[2] - box[0], box[3] - box[1]
+    return (
+        box[0] + inside[0] * width,
+        box[1] + inside[1] * height,
+        box[0] + inside[2] * width,
+        box[1] + inside[3] * height,
+    ), name
+
+
+def _detail(text: str, clause: str, flaws: tuple[Flaw, ...]) -> str:
+    if Flaw.COLOR_CAST in flaws:
+        hue = _HUE.search(text) or _HUE.search(clause)
+        return hue[1].lower() if hue else ""
+    if Flaw.MOTION_BLUR in flaws:
+        direction = _DIRECTION.search(clause)
+        return direction[1].lower() if direction else ""
+    return ""
+
+
+def _worth(severity: Severity | None, has_flaw: bool, regional: bool, round_index: int) -> float:
+    """0..1: severity first, then whether a standard flaw is named; a later look weighs a little more, a part less."""
+    return min(1.0, _WORTH[severity] + 0.08 * has_flaw + 0.02 * min(round_index, 2) - 0.05 * regional)
+
+
+def _user(prompt: str | None, negative: str | None) -> Guidance:
+    return Guidance(_own(prompt, "positive"), _own(negative, "negative"))
+
+
+def _own(words: str | None, side: Side) -> tuple[Phrase, ...]:
+    text = sanitise(words or "")
+    if not text:
+        return ()
+    named = tuple(dict.fromkeys(flaw for flaw, _ in find_flaws(text)))
+    flaws = named if side == "negative" else _asked_gone(text, named)
+    where, region = _where(text, text, None)
+    return (
+        Phrase(
+            text=text,
+            side=side,
+            origin="user",
+            source=words or "",
+            box_fraction=where,
+            region=region,
+            flaws=flaws,
+            severity=severity_of(text),
+            detail=_detail(text, text, flaws),
+            worth=2.0,
+        ),
+    )
+
+
+def _joined(parts: list[Guidance]) -> Guidance:
+    positive = _ordered([phrase for part in parts for phrase in part.positive])
+    negative = _ordered([phrase for part in parts for phrase in part.negative])
+    notes = [note for part in parts for note in part.notes]
+    if not positive:
+        positive = tuple(Phrase(text, "positive", "default", worth=0.1) for text in DEFAULT_POSITIVE)
+        notes.append(Note("guidance-default-positive", "no usable Directions for Improvement; default wishes stand in"))
+    if not negative:
+        negative = tuple(Phrase(text, "negative", "default", worth=0.1) for text in DEFAULT_NEGATIVE)
+        notes.append(
+            Note(
+                "guidance-default-negative",
+                "no usable Issues to Avoid; default flaws fill the negative prompt and "
+                "nothing is repaired on their account",
+            )
+        )
+    return Guidance(positive, negative, tuple(notes))
+
+
+def _ordered(phrases: list[Phrase]) -> tuple[Phrase, ...]:
+    """Worthiest first (reading order among equals), each wording once; a repeated one keeps the wider place."""
+    kept: dict[str, Phrase] = {}
+    for phrase in phrases:
+        key = phrase.text.casefold()
+        earlier = kept.get(key)
+        if earlier is None:
+            kept[key] = phrase
+        elif earlier.box_fraction is not None and phrase.box_fraction is None and earlier.origin == phrase.origin:
+            kept[key] = replace(phrase, worth=max(phrase.worth, earlier.worth))
+    return tuple(sorted(kept.values(), key=lambda phrase: -phrase.worth))

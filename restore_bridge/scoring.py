@@ -1,0 +1,280 @@
+"""Before-and-after figures: what each metric means, and its value. It must not know restorers or text.
+
+Three kinds: *full-reference* (against a pristine original), *consistency* (against the input, so that invented detail
+is not rewarded), and *no-reference* (the picture alone). More come from pyiqa where it is installed ("pyiqa:NAME") and
+from the entry-point group `restore_bridge.metrics`, whose entries are factories of `Metric`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restore_bridge.plugins import plugins_enabled
+from zoomiqa.errors import BackendUnknown, ExtraMissing, OptionInvalid
+from zoomiqa.types import Note
+
+Pixels = NDArray[np.uint8]
+Kind = Literal["full-reference", "no-reference", "consistency"]
+
+PSNR_CAP = 100.0
+"""Decibels given for equal pictures, whose PSNR is infinite and has no JSON form; a note says so."""
+
+CONSISTENCY_SIGMA = 1.5
+"""Width in input pixels of the low-pass under which a result must agree with its input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One figure of quality."""
+
+    name: str
+    kind: Kind
+    higher_is_better: bool
+    range: tuple[float | None, float | None]
+    """Lowest and highest possible value; `None` where there is no bound."""
+
+    description: str
+    compute: Callable[[Pixels, Pixels | None], float]
+    """(picture, reference) → value; the reference is `None` for no-reference metrics."""
+
+    unit: str = ""
+    licence: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "higher_is_better": self.higher_is_better,
+            "range": list(self.range),
+            "unit": self.unit,
+            "description": self.description,
+            "licence": self.licence,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A metric's value for one picture."""
+
+    metric: str
+    value: float
+    """Always finite."""
+
+    notes: tuple[Note, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"metric": self.metric, "value": self.value, "notes": [note.to_dict() for note in self.notes]}
+
+
+def psnr(picture: Pixels, reference: Pixels) -> float:
+    """Peak signal-to-noise ratio in dB over all RGB samples, peak 255; `inf` for equal pictures.
+
+    Raises:
+        OptionInvalid: different sizes.
+    """
+    _same_size(picture, reference)
+    error = float(np.mean(np.square(picture.astype(np.float64) - reference)))
+    return float("inf") if error == 0 else 10 * float(np.log10(255.0**2 / error))
+
+
+def ssim(picture: Pixels, reference: Pixels) -> float:
+    """Structural similarity, mean over R, G and B: Gaussian window σ 1.5 (11×11), K1 0.01, K2 0.03, range 255.
+
+    Source: Wang et al. (IEEE TIP 2004), as scikit-image computes it without sample covariance.
+
+    Raises:
+        OptionInvalid: different sizes, or a side under 11 pixels.
+    """
+    from skimage.metrics import structural_similarity
+
+    _same_size(picture, reference)
+    if min(picture.shape[:2]) < 11:
+        raise OptionInvalid("SSIM needs at least 11 x 11 pixels", picture.shape[:2], "leave it out for tiny pictures")
+    return float(
+        structural_similarity(  # type: ignore[no-untyped-call]
+            reference,
+            picture,
+            data_range=255,
+            channel_axis=2,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+    )
+
+
+def consistency(result: Pixels, source: Pixels) -> float:
+    """How far a result still shows what its input showed, 0..1.
+
+    The result is brought to the input's size (area average downwards, bicubic upwards); both are low-passed with a
+    Gaussian of σ = `CONSISTENCY_SIGMA` input pixels, which hides repaired noise, blur and blocks but no content. The
+    value is the mean local correlation of brightness, ⟨cov(a, b) / (σ_a σ_b)⟩ over an 11×11 Gaussian window, where flat
+    places count as agreeing in proportion to how flat both are: (cov + c) / (σ_a σ_b + c), c = (0.01·255)². It ignores
+    brightness, contrast and colour, which a repair may change; 1 is the same structure, 0 unrelated. Negative means
+    are given as 0.
+    """
+    import cv2
+
+    if result.shape != source.shape:
+        shrink = result.shape[0] * result.shape[1] > source.shape[0] * source.shape[1]
+        size = (source.shape[1], source.shape[0])
+        result = cv2.resize(result, size, interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC).astype(np.uint8)
+
+    def low(pixels: Pixels) -> NDArray[np.float32]:
+        grey = (pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.float32)
+        return np.asarray(cv2.GaussianBlur(grey, (0, 0), CONSISTENCY_SIGMA), np.float32)
+
+    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(cv2.GaussianBlur(values, (11, 11), 1.5 * CONSISTENCY_SIGMA), np.float32)
+
+    first, second = low(result), low(source)
+    mean_first, mean_second = mean(first), mean(second)
+    covariance = mean(first * second) - mean_first * mean_second
+    spread = np.sqrt(np.maximum(mean(first**2) - mean_first**2, 0) * np.maximum(mean(second**2) - mean_second**2, 0))
+    steady = np.float32((0.01 * 255) ** 2)
+    return float(np.clip(np.mean((covariance + steady) / (spread + steady)), 0.0, 1.0))
+
+
+def _against(function: Callable[[Pixels, Pixels], float]) -> Callable[[Pixels, Pixels | None], float]:
+    def compute(picture: Pixels, reference: Pixels | None) -> float:
+        if reference is None:
+            raise OptionInvalid("this metric compares two pictures", "no reference", "give the reference")
+        return function(picture, reference)
+
+    return compute
+
+
+BUILT_IN: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "psnr",
+            "full-reference",
+            True,
+            (0.0, PSNR_CAP),
+            f"peak signal-to-noise ratio over RGB; equal pictures give {PSNR_CAP:g}",
+            _against(psnr),
+            "dB",
+            "scikit-image not needed",
+        ),
+        Metric(
+            "ssim",
+            "full-reference",
+            True,
+            (-1.0, 1.0),
+            "structural similarity, mean of R, G and B",
+            _against(ssim),
+            licence="BSD-3 (scikit-image)",
+        ),
+        Metric(
+            "consistency",
+            "consistency",
+            True,
+            (0.0, 1.0),
+            "agreement of structure with the input, low-passed; falls when content is invented",
+            _against(consistency),
+            licence="Apache-2.0",
+        ),
+    )
+}
+
+
+def metric_names() -> tuple[str, ...]:
+    """Built-in metrics and those of other packages; pyiqa's are reached as "pyiqa:NAME"."""
+    offered = sorted(point.name for point in entry_points(group="restore_bridge.metrics")) if plugins_enabled() else []
+    return (*BUILT_IN, *(name for name in offered if name not in BUILT_IN))
+
+
+def load_metric(name: str) -> Metric:
+    """The metric called `name`.
+
+    Raises:
+        BackendUnknown: there is none.
+        ExtraMissing: "pyiqa:…" without pyiqa.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    if name.startswith("pyiqa:"):
+        return _from_pyiqa(name)
+    if plugins_enabled():
+        for point in entry_points(group="restore_bridge.metrics"):
+            if point.name == name:
+                made = point.load()()
+                if isinstance(made, Metric):
+                    return made
+    raise BackendUnknown(
+        "there is no metric of that name", name, f"choose one of {', '.join(metric_names())} or pyiqa:NAME"
+    )
+
+
+def score(name: str, picture: Pixels, reference: Pixels | None = None) -> Score:
+    """Compute one metric; the value is always finite.
+
+    Args:
+        picture: H×W×3 uint8.
+        reference: The pristine picture (full-reference) or the input (consistency). Full-reference metrics need equal
+            sizes; `consistency` brings the picture to the input's size.
+
+    Raises:
+        OptionInvalid: sizes that cannot be compared, a missing reference, or a metric that gave no finite number.
+    """
+    metric = load_metric(name)
+    value = metric.compute(picture, reference)
+    if name == "psnr" and (value == float("inf") or value > PSNR_CAP):
+        return Score(
+            name,
+            PSNR_CAP,
+            (Note("psnr-capped", f"the pictures are equal; their infinite PSNR is given as {PSNR_CAP:g} dB"),),
+        )
+    if not np.isfinite(value):
+        raise OptionInvalid(f"metric {name!r} gave no finite number", value, "leave it out for this picture")
+    return Score(name, float(value))
+
+
+def _same_size(picture: Pixels, reference: Pixels) -> None:
+    if picture.shape != reference.shape:
+        raise OptionInvalid(
+            "a full-reference metric needs two pictures of one size",
+            f"{picture.shape[1]}x{picture.shape[0]} against {reference.shape[1]}x{reference.shape[0]}",
+            "resize one of them first, or use consistency",
+        )
+
+
+def _from_pyiqa(name: str) -> Metric:
+    try:
+        import pyiqa
+        import torch
+    except ImportError:
+        raise ExtraMissing("metrics of pyiqa are not installed", name, 'run: pip install "zoomiqa[metrics]"') from None
+    short = name.removeprefix("pyiqa:")
+    if short not in pyiqa.list_models():
+        raise BackendUnknown("pyiqa has no metric of that name", short, "see pyiqa.list_models()")
+    model = pyiqa.create_metric(short, device=torch.device("cpu"))
+
+    def tensor(pixels: Pixels) -> Any:
+        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
+
+    def compute(picture: Pixels, reference: Pixels | None) -> float:
+        with torch.inference_mode():
+            if model.metric_mode == "FR":
+                if reference is None:
+                    raise OptionInvalid("this metric compares two pictures", "no reference", "give the reference")
+                return float(model(tensor(picture), tensor(reference)))
+            return float(model(tensor(picture)))
+
+    kind: Kind = "full-reference" if model.metric_mode == "FR" else "no-reference"
+    return Metric(
+        name,
+        kind,
+        not model.lower_better,
+        (None, None),
+        f"{short} by pyiqa; its weights load on first use",
+        compute,
+        licence="pyiqa and many of its weights: non-commercial research use",
+    )

@@ -1,0 +1,475 @@
+"""Turns a sentence of a reply into phrases that read well in a prompt. It must not know rounds, boxes or encoders.
+
+Negative: a sentence about a flaw becomes a noun phrase with its place ("Blown highlights wash out any texture in the
+sky" → "blown highlights in the sky"). Positive: a sentence about the wanted picture loses its modal frame ("The leaves
+would possess crisp edges" → "leaves with crisp edges"). The model's words are kept; only the frame goes.
+"""
+
+from __future__ import annotations
+
+import re
+
+from zoomiqa.vocabulary import TERMS, find_flaws
+
+_I = re.IGNORECASE
+_HEADING = re.compile(
+    r"^\W{0,6}(?:\d{1,2}\W{1,4})?(?:directions? for improvement|issues? to avoid|improvements?|issues|positive(?: prompt)?"  # noqa: E501
+    r"|negative(?: prompt)?)\b[^:\n.]{0,60}:[*_\s]*",
+    _I,
+)
+_SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\betc)[.!?](?=[\s\"”’*)]|$)|;|\n+")
+_FINITE = (
+    r"(?:is|are|was|were|has|have|would|should|could|will|must|shows?|appears?|looks?|suffers?|lacks?|exhibits?|contains?"
+    r"|displays?|causes?|creates?|affects?|degrades?|obscures?|reduces?|remains?|pervades?)"
+)
+_FINITE_VERB = re.compile(rf"\b{_FINITE}\b", _I)
+_JOINT = re.compile(
+    rf"(?:,\s+(?:and|but|while|whereas|though|although|with)\s+|\s+(?:while|whereas|but)\s+)"
+    rf"(?=(?:also\s+)?[^,;]{{2,70}}?\b{_FINITE}\b)",
+    _I,
+)
+_LEAD = re.compile(
+    r"^(?:(?:additionally|moreover|furthermore|however|overall|also|finally|first(?:ly)?|second(?:ly)?|lastly|ideally|similarly"
+    r"|likewise|in addition|in particular|as a result|consequently|therefore|specifically|notably|for example|and|but|then"  # noqa: E501
+    r"|to (?:improve|enhance|achieve|raise)[^,]{0,80})\s*,?\s+)+",
+    _I,
+)
+_DETERMINER = re.compile(r"^(?:(?:an?|the|some|any|this|these|those|its|their|all|such)\s+)+", _I)
+_GENERIC = (
+    r"(?:it|this|which|(?:(?:the|this|an?|your|its)\s+)?(?:[\w'-]+\s+){0,3}?(?:image|photo|photograph|picture|frame|crop|shot"
+    r"|scene|version|rendition|result|composition|(?:cropped|zoomed|selected|magnified) (?:region|area)))"
+)
+_GENERIC_ONLY = re.compile(rf"^{_GENERIC}$", _I)
+_ADVERB = r"(?:(?:\w+ly|also|still|too|quite|rather|very|further|both|even)\s+)*"
+
+# ---- negative -------------------------------------------------------------------------------------------------------
+_THERE = re.compile(
+    rf"^(?:there\s+(?:is|are|was|were|seems? to be|appears? to be)|(?:one|you|we)\s+can\s+see|note)\s+{_ADVERB}"
+    r"(?:some\s+)?(?:(?:visible|evident)\s+)?(?=\w)",
+    _I,
+)
+_ADVICE = re.compile(
+    r"^(?:avoid(?:ing)?|prevent(?:ing)?|do not|don't|never|must not|should not)\s+(?:introduc\w+|add\w*|creat\w+|caus\w+|produc\w+"  # noqa: E501
+    r"|leav\w+|mak\w+|us\w+|apply\w*|over\w*ing)\s+",
+    _I,
+)
+_AVOID = re.compile(
+    r"^(?:(?:please\s+)?(?:avoid(?:ing)?|prevent(?:ing)?|remov(?:e|ing)|reduc(?:e|ing)|eliminat(?:e|ing)|minimi[sz](?:e|ing)"
+    r"|fix(?:ing)?|watch out for|beware of|presence of)\s+)+(?:the presence of\s+)?",
+    _I,
+)
+_HAVE = (
+    rf"(?:{_ADVERB}(?:suffers?|suffering)\s+from|{_ADVERB}exhibits?|{_ADVERB}shows?|{_ADVERB}has|{_ADVERB}have|{_ADVERB}contains?"
+    rf"|{_ADVERB}displays?|{_ADVERB}presents?|(?:is|are)\s+{_ADVERB}(?:affected|marred|plagued|degraded|dominated|spoiled"
+    r"|compromised|impaired|covered|hampered|hurt|obscured)\s+by)"
+)
+_PRESENT = (
+    rf"(?:is|are|was|were|remains?|can be|appears?)\s+{_ADVERB}(?:present|visible|evident|noticeable|apparent|seen|found"  # noqa: E501
+    r"|detectable|observable|discernible|perceptible|prominent)\b"
+)
+_CAUSE = (
+    rf"{_ADVERB}(?:causes?|creates?|introduces?|produces?|results?\s+in|leads?\s+to|adds?|generates?|yields?|induces?)"
+)
+_SPREAD = (
+    rf"{_ADVERB}(?:affects?|pervades?|covers?|dominates?|plagues?|mars?|spoils?|ruins?|permeates?|fills?|afflicts?)"
+)
+_HIT = (
+    rf"{_ADVERB}(?:degrades?|obscures?|compromises?|diminish(?:es)?|reduces?|wash(?:es)?\s+out|hides?|masks|limits"
+    r"|detracts?\s+from|undermines?|softens?|weakens?|hinders?|prevents?|destroys?|impairs?|robs?|distracts?\s+from|smears?"
+    r"|erases?|eliminates?|makes|leaves(?=\s+(?:the|an?|them|it|its|no|some)\b)|gives|loses|swallows|lowers|flattens|interferes?\s+with|extends?"
+    r"|occurs?|persists?|stands? out|appears?)"
+)
+_BE = r"(?:is|are|was|were|looks?|appears?|seems?|becomes?|remains?)(?:\s+to\s+be)?"
+_NEGATIVE_VERBS = [
+    (name, re.compile(rf"\s+(?:that|which)?\s*\b{pattern}(?:\s+|$)", _I))
+    for name, pattern in (
+        ("present", _PRESENT),
+        ("have", _HAVE),
+        ("lack", r"(?:lacks|lack(?!\s+of\b))"),
+        ("cause", _CAUSE),
+        ("spread", _SPREAD),
+        ("hit", _HIT),
+        ("be", _BE),
+    )
+]
+_PREPOSITION = (
+    r"(?:across|in|on|along|around|throughout|over|within|at|near|towards?|against|between|behind|under|among|inside)"
+)
+_PLACE = re.compile(rf"\b{_PREPOSITION}\s+.+", _I)
+_EVERYWHERE = re.compile(
+    r"\s*\b(?:across|throughout|over|in|on|within)\s+(?:the\s+)?(?:entire|whole|overall|full|complete)?\s*(?:of\s+the\s+)?"
+    r"(?:image|photo|photograph|picture|frame|scene|composition|shot)\b",
+    _I,
+)
+_TAIL = re.compile(
+    r",?\s+(?=(?:particularly|especially|notably|mainly|primarily|mostly|most\s+\w+ly)\b)|,\s+(?=which\b|(?:\w+ly\s+)?\w+ing\b)",
+    _I,
+)
+_STRESS = re.compile(r"^(?:particularly|especially|notably|mainly|primarily|mostly|most)\b", _I)
+_WHOLE = re.compile(r"\b(?:entire|whole|overall|throughout|across the (?:image|photo|picture|frame|scene))\b", _I)
+_NOT_A_TAIL = re.compile(
+    r"^(?:lacking|missing|blocking|ringing|banding|ghosting|aliasing|posteri[sz]ing|clipping|fringing"
+    r"|lighting|smearing|haloing|oversharpening|moir\w*)\b",
+    _I,
+)
+_TAIL_CAUSE = re.compile(
+    r"^(?:particularly\s+|\w+ly\s+)?(?:resulting in|leading to|causing|creating|producing|introducing|giving (?:it|them|the \w+)|which "  # noqa: E501
+    r"(?:causes|creates|introduces))\s+(.+)",
+    _I,
+)
+_NEGATED = re.compile(
+    r"\b(?:no|not|without|free (?:of|from)|devoid of|absence of|lacks? (?:of )?(?:any|visible|noticeable)|never|neither|nor|isn't|aren't"  # noqa: E501
+    r"|hardly any|barely any|clear of|doesn't|does not|do not)\b(?:\s+[\w'-]+){0,5}?\s*$",
+    _I,
+)
+_SAFE_NO = re.compile(r"\b(?:not only|no longer|no detail|not sharp|not in focus|no clear)\b", _I)
+
+# ---- positive -------------------------------------------------------------------------------------------------------
+_MODAL = re.compile(r"\s+(?:would|should|could|will|must|might|can|needs?\s+to|ought\s+to)\s+", _I)
+_WITHOUT = re.compile(
+    r",?\s*(?:\band\s+)?\b(?:without|free (?:of|from)|with no|devoid of|instead of|rather than|avoiding|eliminating|reducing"  # noqa: E501
+    r"|removing|minimi[sz]ing|preventing)\b[^,;]*",
+    _I,
+)
+_REMOVE = re.compile(
+    r"^(?:(?:please|try to|consider|you should|it would help to)\s+)?(?:reduc\w+|remov\w+|eliminat\w+|minimi[sz]\w+|suppress\w*"  # noqa: E501
+    r"|avoid\w*|correct(?:ing|ed)?|fix\w*|lower\w*|mitigat\w+|prevent\w*|address\w*|less|fewer|lower)\s+",
+    _I,
+)
+_STRIP = re.compile(
+    r"^(?:(?:please|try to|consider|aim (?:for|to)|by|clearly|carefully)\s+)*(?:(?:achiev|ensur|maintain|provid|captur|preserv|us|includ"  # noqa: E501
+    r"|produc|creat|deliver|obtain|giv|hav|show|keep|retain|guarante|featur|add|maximi[sz]|optimi[sz]|bring|allow|present)"
+    r"(?:e|es|ing|eing|s)?|(?:bring(?:ing)?|draw(?:ing)?) out|restor(?:e|ing)|employ(?:ing)?|apply(?:ing)?)\s+(?:that\s+|for\s+)?",  # noqa: E501
+    _I,
+)
+_RAISE = re.compile(
+    r"^(?:(?:please|try to|consider)\s+)*(increas|improv|enhanc|boost|sharpen|brighten|strengthen|deepen|lift|rais|refin|balanc|recover"  # noqa: E501
+    r"|clarif|soften)(?:e|es|ing|ying|y|s)?\s+",
+    _I,
+)
+_RAISED = {
+    "increas": "increased",
+    "improv": "improved",
+    "enhanc": "enhanced",
+    "boost": "boosted",
+    "sharpen": "sharpened",
+    "brighten": "brightened",
+    "strengthen": "strengthened",
+    "deepen": "deepened",
+    "lift": "lifted",
+    "rais": "raised",
+    "refin": "refined",
+    "balanc": "balanced",
+    "recover": "recovered",
+    "clarif": "clarified",
+    "soften": "softened",
+}
+_INVOLVE = re.compile(r"^(?:involve|require|mean|include|entail|need|come from|benefit from|depend on|call for)\s+", _I)
+_ENSURE = re.compile(r"^(?:ensure|guarantee|make sure|allow|let|see|help)\s+(?:that\s+)?", _I)
+_OWN = re.compile(
+    r"^(?:have|possess|feature|show|display|exhibit|present|contain|carry|offer|retain|keep|maintain)\s+", _I
+)
+_BE_WITH = re.compile(
+    r"^(?:be|appear|look)\s+(?:(?:clearly|cleanly|well|fully)\s+)?(?:rendered|captured|shown|presented|depicted|displayed|reproduced)?\s*"
+    r"(?=with\b|in\b)",
+    _I,
+)
+_BE_VERB = re.compile(r"^(?:be|appear|look|become|remain|stay)\s+(?:rendered\s+(?:as\s+)?)?", _I)
+_MAKE = re.compile(
+    r"^(?:render|show|reveal|feature|have|display|exhibit|present|include|capture|preserve|maintain|possess|offer"
+    r"|provide|contain|bring out|deliver|use|benefit from|keep|retain)\s+",
+    _I,
+)
+_VERB = re.compile(r"^((?:\w+ly\s+)?)([a-z]+)\s+(.+)$", _I)
+_KEEPS = re.compile(r"\s+(maintains?|retains?|keeps?|shows?|reveals?|has|have|displays?|preserves?)\s+", _I)
+_KEPT = {
+    "maintain": "maintaining",
+    "retain": "retaining",
+    "keep": "keeping",
+    "show": "showing",
+    "reveal": "revealing",
+    "ha": "with",
+    "have": "with",
+    "display": "displaying",
+    "preserve": "preserving",
+}
+_IS = re.compile(r"\s+(?:is|are|be)\s+(?=\w)", _I)
+_POSITIVE_TAIL = re.compile(r",\s+(?:(?:thereby|thus|and)\s+)?(?=(?:\w+ly\s+)?\w+ing\b(?!\s*,))", _I)
+_EMPTY = re.compile(
+    r"^(?:(?:higher[- ]quality|better|good|well[- ]executed|ideal|perfect|improved|superior|it|this)\s*)*"
+    r"(?:image|photo|photograph|picture|frame|crop|shot|version|result)?$",
+    _I,
+)
+_CAMERA = re.compile(r"\b(?:shutter|tripod|aperture|iso|re-?shoot\w*|re-?tak\w*|lens|camera settings)\b", _I)
+"""Advice to the photographer, which no restorer can follow."""
+
+_LONG = 18
+"""Words from which a phrase gives up its tail."""
+
+
+def sentences(text: str) -> list[tuple[int, int]]:
+    """Character spans of the clauses of `text`: sentence ends, line ends, semicolons, and joints that stand alone."""
+    spans: list[tuple[int, int]] = []
+    start = 0
+    for end in [*(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]:
+        heading = _HEADING.match(text[start:end])
+        begin = start + heading.end() if heading else start
+        for joint in _JOINT.finditer(text, begin, end):
+            spans.append((begin, joint.start()))
+            begin = joint.end()
+        spans.append((begin, end))
+        start = end
+    return [_trim(text, *span) for span in spans if re.search(r"\w", text[span[0] : span[1]])]
+
+
+def negative_phrases(clause: str) -> tuple[list[str], bool]:
+    """Noun phrases of the flaws in one sanitised `clause`.
+
+    Returns:
+        (phrases, stated): `stated` is false where the clause warns of a flaw instead of reporting it ("avoid adding
+        halos"), so that nothing is repaired that is not there.
+    """
+    text = _opened(clause)
+    stated = _ADVICE.match(text) is None
+    text = _AVOID.sub("", text if stated else _ADVICE.sub("", text)).strip()
+    if is_denied(text):
+        return [], stated
+    text = _THERE.sub("", text)
+    if _listed(text):
+        return [_noun(part) for part in re.split(r",\s*(?:and\s+|or\s+)?|\s+and\s+", text) if part.strip()], stated
+    main, *tails = _split_tails(text)
+    head = _negative_main(main)
+    extra: list[str] = []
+    for tail in tails:
+        cause = _TAIL_CAUSE.match(tail)
+        if cause and find_flaws(cause[1]) and not is_denied(cause[1]):
+            extra.append(_noun(_negative_main(cause[1])))
+            continue
+        place = _PLACE.search(tail)
+        stressed = _STRESS.match(tail) is not None
+        if (
+            head
+            and place
+            and (stressed or not _WHOLE.search(main))
+            and not _PLACE.search(_EVERYWHERE.sub("", head))
+            and not tail.lower().startswith("which")
+        ):
+            head = f"{_EVERYWHERE.sub('', head)} {place[0]}"
+    phrases = [part for piece in ([head] if head else []) for part in _unlike(_noun(piece))]
+    return [phrase for phrase in (*phrases, *extra) if phrase], stated
+
+
+def positive_phrases(clause: str) -> list[str]:
+    """Wanted states in one sanitised `clause`; flaws that it names become what is wanted instead, or go."""
+    text = _opened(clause)
+    removal = _REMOVE.match(text)
+    if removal:
+        return _turned(text[removal.end() :])
+    named = _WITHOUT.sub("", text).strip(" ,")
+    if not named:
+        return _turned(text)
+    parts = re.split(r",\s*(?:and\s+)?", named)
+    if len(parts) > 1 and all(0 < len(part.split()) <= 4 for part in parts) and not _FINITE_VERB.search(named):
+        return [phrase for part in parts for phrase in positive_phrases(part)]
+    phrases: list[str] = []
+    for phrase in _positive_main(named):
+        phrase = _noun(phrase)
+        if phrase and find_flaws(phrase):
+            phrases += _turned(phrase)
+        elif phrase and not _EMPTY.match(phrase) and not _CAMERA.search(phrase):
+            phrases.append(phrase)
+    return phrases
+
+
+def _opened(clause: str) -> str:
+    """The clause without its connective and without the capital of its first word; names elsewhere keep theirs."""
+    text = _LEAD.sub("", clause).strip()
+    return text[0].lower() + text[1:] if text[:1].isupper() and (text[1:2].islower() or text[1:2] in " '") else text
+
+
+def is_denied(text: str) -> bool:
+    """Whether every flaw that `text` mentions is said to be absent ("no visible noise", "free of blur")."""
+    flaws = find_flaws(text)
+    return bool(flaws) and not _SAFE_NO.search(text) and all(_NEGATED.search(text[: span[0]]) for _, span in flaws)
+
+
+def _trim(text: str, start: int, end: int) -> tuple[int, int]:
+    piece = text[start:end]
+    return start + len(piece) - len(piece.lstrip()), end - (len(piece) - len(piece.rstrip()))
+
+
+def _listed(text: str) -> bool:
+    parts = re.split(r",\s*(?:and\s+|or\s+)?", text)
+    found = sum(bool(find_flaws(part)) for part in parts)
+    longest = max(len(part.split()) for part in parts)
+    return (
+        len(parts) > 1 < found
+        and (longest <= 4 or (longest <= 8 and found == len(parts)))
+        and not _FINITE_VERB.search(text)
+    )
+
+
+def _split_tails(text: str) -> list[str]:
+    pieces, start = [], 0
+    for match in _TAIL.finditer(text):
+        if match.start() and not _NOT_A_TAIL.match(text[match.end() :]):
+            pieces.append(text[start : match.start()])
+            start = match.end()
+    return [*pieces, text[start:]]
+
+
+def _negative_main(text: str) -> str:
+    verbs = [
+        (match.start(), order, name, match)
+        for order, (name, pattern) in enumerate(_NEGATIVE_VERBS)
+        if (match := pattern.search(text))
+    ]
+    if not verbs:
+        return text
+    _, _, name, match = min(verbs, key=lambda item: item[:2])
+    subject, rest = text[: match.start()].strip(), text[match.end() :].strip()
+    generic = _GENERIC_ONLY.match(subject) is not None
+    plain = _DETERMINER.sub("", subject)
+    if name == "present":
+        return f"{subject} {rest}" if not rest or re.match(_PREPOSITION, rest, _I) else subject
+    if name == "lack":
+        return f"lack of {rest}" + ("" if generic else f" in {_the(subject)}")
+    if name == "have":
+        rest = _relative(rest)
+        return rest if generic or len(plain.split()) > 7 or _PLACE.search(rest) else f"{rest} in {_the(subject)}"
+    if name == "be":
+        return _attribute("image" if generic else plain, rest)
+    if name == "cause" and (find_flaws(rest) or not find_flaws(subject)):
+        return rest
+    if name == "spread":
+        return (
+            subject
+            if re.search(r"\b(?:entire|whole|overall|all)\b", rest, _I) or _GENERIC_ONLY.match(rest)
+            else (f"{subject} in {rest}")
+        )
+    if not find_flaws(subject) and find_flaws(rest):
+        return rest
+    if re.match(r"leav|mak", match[0].strip(), _I) and len(rest.split()) <= 16:
+        return f"{subject} {_gerund(match[0].split()[-1].rstrip('s'))} {rest}"
+    place = _PLACE.search(rest)
+    return f"{subject} {place[0]}" if place and not _PLACE.search(_EVERYWHERE.sub("", subject)) else subject
+
+
+def _relative(text: str) -> str:
+    """A relative clause after the flaw becomes a participle when it is short, else it goes."""
+    match = re.search(r"\s+(?:that|which)\s+(\w+?)(?:es|s)?\s+(.+)$", text, _I)
+    if not match:
+        return text
+    if match[1].lower() in ("leave", "leav", "make", "mak", "render") and len(match[2].split()) <= 18:
+        return f"{text[: match.start()]} {_gerund(match[1])} {match[2]}"
+    place = _PLACE.search(match[2])
+    return text[: match.start()] + (f" {place[0]}" if place else "")
+
+
+def _attribute(noun: str, words: str) -> str:
+    """ "sky" + "too bright in the corner" → "too bright sky in the corner"; long attributes follow a comma."""
+    place = re.search(rf"\s+{_PREPOSITION}\s+(?:the|an?)\s.+$", words, _I)
+    quality, where = (words[: place.start()], place[0]) if place else (words, "")
+    quality = re.split(r"\s+(?:and|but)\s+(?=\w+s\s)", quality)[0]
+    if noun == "image" and re.search(r"\b(?:out of focus|in focus)\b", quality):
+        return quality + where
+    if (
+        len(quality.split()) <= 3
+        and len(noun.split()) <= 6
+        and not re.search(rf"\b(?:with|{_PREPOSITION[3:-1]})\b", quality, _I)
+    ):
+        return f"{quality} {noun}{where}"
+    return f"{noun}, {quality}{where}"
+
+
+def _unlike(phrase: str) -> list[str]:
+    """Two flaws of different strength in one phrase part ways ("slight blur and severe noise")."""
+    parts = re.split(r"\s+(?:and|as well as|along with|coupled with|combined with)\s+", phrase)
+    if (
+        len(parts) > 1
+        and all(find_flaws(part) and not _PLACE.search(part) for part in parts[:-1])
+        and find_flaws(parts[-1])
+    ):
+        return [_noun(part) for part in parts]
+    return [phrase]
+
+
+def _turned(text: str) -> list[str]:
+    """The wanted state of each flaw in `text`, at the place that `text` names."""
+    place = _PLACE.search(_EVERYWHERE.sub("", _WITHOUT.sub("", text)))
+    where = f" {place[0]}" if place and len(place[0].split()) <= 10 and not find_flaws(place[0]) else ""
+    return [TERMS[flaw].wanted + where for flaw in dict.fromkeys(flaw for flaw, _ in find_flaws(text))]
+
+
+def _positive_main(text: str) -> list[str]:
+    match = _MODAL.search(text)
+    if match is None:
+        return _positive_plain(text)
+    subject, rest = text[: match.start()].strip(), text[match.end() :].strip()
+    generic = _GENERIC_ONLY.match(subject) is not None
+    subject = "" if generic else _positive_plain(subject)[0]
+    main, tails = _positive_tails(rest)
+    if involve := _INVOLVE.match(main):
+        phrases = [subject, *_positive_plain(main[involve.end() :])]
+    elif ensure := _ENSURE.match(main):
+        phrases = [subject, *_positive_plain(main[ensure.end() :])]
+    elif generic and (make := _MAKE.match(main)):
+        phrases = [main[make.end() :]]
+    elif own := _OWN.match(main):
+        phrases = [f"{subject} with {main[own.end() :]}"]
+    elif be_with := _BE_WITH.match(main):
+        phrases = [f"{subject or 'image'} {main[be_with.end() :]}"]
+    elif be := _BE_VERB.match(main):
+        phrases = [_attribute(_DETERMINER.sub("", subject) or "image", main[be.end() :])]
+    elif verb := _VERB.match(main):
+        phrases = [f"{subject} {verb[1]}{_gerund(verb[2])} {verb[3]}" if subject else verb[3]]
+    else:
+        phrases = [subject or main]
+    return _with_tails([phrase for phrase in phrases if phrase], tails)
+
+
+def _positive_plain(text: str) -> list[str]:
+    main, tails = _positive_tails(text)
+    if raised := _RAISE.match(main):
+        return _with_tails([f"{_RAISED[raised[1].lower()]} {_DETERMINER.sub('', main[raised.end() :])}"], tails)
+    stripped = _STRIP.match(main)
+    main = main[stripped.end() :] if stripped else main
+    if is_match := _IS.search(main):
+        main = _attribute(_DETERMINER.sub("", main[: is_match.start()]), main[is_match.end() :])
+    elif keeps := _KEEPS.search(main):
+        main = f"{main[: keeps.start()]} {_KEPT[keeps[1].lower().rstrip('s')]} {main[keeps.end() :]}"
+    return _with_tails([main], tails)
+
+
+def _positive_tails(text: str) -> tuple[str, list[str]]:
+    pieces = _POSITIVE_TAIL.split(text)
+    return pieces[0], pieces[1:]
+
+
+def _with_tails(phrases: list[str], tails: list[str]) -> list[str]:
+    for tail in tails:
+        if phrases and len(phrases[-1].split()) + len(tail.split()) <= _LONG:
+            phrases[-1] = f"{phrases[-1]}, {tail}"
+        elif not re.search(r"\b(?:their|its)\b", tail, _I) and (stripped := _STRIP.match(tail)):
+            phrases.append(tail[stripped.end() :])
+    return phrases
+
+
+def _noun(text: str) -> str:
+    text = _DETERMINER.sub("", text.strip(" ,.")).strip()
+    text = re.sub(r"^(?:presence|amount|level|degree) of\s+", "", text, flags=_I)
+    return " ".join(re.sub(r"\s+,", ",", text).split())
+
+
+def _the(subject: str) -> str:
+    subject = subject[0].lower() + subject[1:] if subject[1:2].islower() else subject
+    return subject if _DETERMINER.match(subject) else f"the {subject}"
+
+
+def _gerund(verb: str) -> str:
+    verb = verb.lower()
+    if verb in ("let", "set", "cut", "put", "get", "stop"):
+        return f"{verb}{verb[-1]}ing"
+    if verb.endswith("ie"):
+        return f"{verb[:-2]}ying"
+    return f"{verb[:-1]}ing" if verb.endswith("e") and not verb.endswith("ee") else f"{verb}ing"

@@ -1,0 +1,246 @@
+"""What the split makes of sentences: tables, the paper's printed replies, and what no phrase may ever hold."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from restore_bridge.actions import Operation, plan_actions
+from restore_bridge.guidance import split_guidance, split_text
+from restore_bridge.textclean import FORBIDDEN, sanitise
+from zoomiqa.types import Assessment, Box, ImageInfo, Round, Sections
+from zoomiqa.vocabulary import TERMS, Flaw, Severity
+
+SHARED = Path(os.environ.get("ZOOMIQA_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
+
+NEGATIVE = [
+    ("There is heavy noise in the shadows.", ["heavy noise in the shadows"]),
+    ("Avoid harsh glare on the glass.", ["harsh glare on the glass"]),
+    ("The image suffers from banding.", ["banding"]),
+    ("The sky suffers from banding.", ["banding in the sky"]),
+    ("Colours are dull.", ["dull colours"]),
+    ("The image is very dark and lacks detail.", ["very dark image"]),
+    ("Slight blur and severe noise.", ["severe noise", "slight blur"]),
+    ("Noise, blur, and banding.", ["noise", "blur", "banding"]),
+    ("A strong yellow cast covers the whole frame.", ["strong yellow cast"]),
+    (
+        "Minor artifacts from compression; digital artifacts compromise the edges of the roof.",
+        ["digital artifacts", "minor artifacts from compression"],
+    ),
+    ("Motion blur obscures the fine detail across the leaves.", ["motion blur across the leaves"]),
+    ("There is no visible noise.", []),
+    ("The photo is free of blur.", []),
+]
+
+POSITIVE = [
+    ("The leaves would possess crisp edges.", ["leaves with crisp edges"]),
+    ("Reduce the noise in the sky.", [f"{TERMS[Flaw.NOISE].wanted} in the sky"]),
+    ("Remove the blur.", [TERMS[Flaw.BLUR].wanted]),
+    ("The image should be brighter.", ["brighter image"]),
+    (
+        "Achieving sharp focus would render the veins highly detailed.",
+        ["sharp focus rendering the veins highly detailed"],
+    ),
+    ("The fork would be detailed without harsh glare.", ["detailed fork"]),
+    ("Use a faster shutter speed.", []),
+]
+
+
+@pytest.mark.parametrize(("sentence", "phrases"), NEGATIVE)
+def test_negative_sentences_become_noun_phrases(sentence, phrases):
+    found = [phrase.text for phrase in split_text("sharp", sentence).negative if phrase.origin == "model"]
+    assert sorted(found) == sorted(phrases)
+
+
+@pytest.mark.parametrize(("sentence", "phrases"), POSITIVE)
+def test_positive_sentences_become_wanted_states(sentence, phrases):
+    assert [phrase.text for phrase in split_text(sentence, "noise").positive if phrase.origin == "model"] == phrases
+
+
+@pytest.mark.parametrize(
+    ("words", "severity"),
+    [
+        ("slight noise", Severity.SLIGHT),
+        ("minor noise", Severity.SLIGHT),
+        ("noticeable noise", Severity.MODERATE),
+        ("visible noise", Severity.MODERATE),
+        ("heavy noise", Severity.SEVERE),
+        ("pervasive noise", Severity.SEVERE),
+        ("noise", None),
+    ],
+)
+def test_severity_words(words, severity):
+    assert split_text(None, words).negative[0].severity is severity
+
+
+@pytest.mark.parametrize(
+    ("words", "region"),
+    [
+        ("noise in the upper left", "upper left"),
+        ("noise in the bottom right corner", "lower right"),
+        ("noise on the left side", "left side"),
+        ("noise in the sky at the top", "top"),
+        ("noise in the foreground", "whole frame"),
+        ("noise on the left side of the car", "whole frame"),
+        ("noise in the centre of the image", "centre"),
+    ],
+)
+def test_places(words, region):
+    assert split_text(None, words).negative[0].region == region
+
+
+def test_source_span_points_at_the_words():
+    issues = "1) There is heavy noise. The sky shows banding."
+    for phrase in split_text(None, issues).negative:
+        assert phrase.span is not None
+        assert issues[slice(*phrase.span)] == phrase.source
+
+
+def test_later_round_belongs_to_its_box_unless_it_says_whole_frame():
+    rounds = (
+        Round(0, "", Sections(issues="Slight blur."), 3.0, "crop", box=Box(50, 0, 100, 50)),
+        Round(
+            1,
+            "",
+            Sections(issues="Severe noise. Banding across the entire image. Blocking in the upper left."),
+            3.0,
+            "final",
+            shown_box=Box(50, 0, 100, 50),
+        ),
+    )
+    guidance = split_guidance(Assessment(rounds, 3.0, image=ImageInfo(None, None, 100, 100)))
+    boxes = {phrase.flaw: phrase.box_fraction for phrase in guidance.negative}
+    assert boxes[Flaw.BLUR] is None
+    assert boxes[Flaw.BANDING] is None
+    assert boxes[Flaw.NOISE] == (0.5, 0.0, 1.0, 0.5)
+    assert boxes[Flaw.BLOCKING] == pytest.approx((0.5, 0.0, 0.7, 0.2))
+
+
+def test_missing_sections_give_marked_defaults_that_ask_for_no_repair():
+    guidance = split_text(None, None)
+    assert {phrase.origin for phrase in guidance.phrases} == {"default"}
+    assert {note.code for note in guidance.notes} == {"guidance-default-positive", "guidance-default-negative"}
+    assert plan_actions(guidance) == ()
+
+
+def test_users_words_come_first():
+    guidance = split_text("Sharp edges.", "Severe noise.", prompt="a red bicycle", negative="watermark")
+    assert guidance.positive[0].text == "a red bicycle"
+    assert guidance.negative[0].text == "watermark"
+
+
+def test_repetitions_are_dropped_whatever_their_case():
+    assert len(split_text(None, "Severe noise. SEVERE NOISE. severe noise!").negative) == 1
+
+
+def test_warning_is_in_the_prompt_but_asks_for_no_repair():
+    guidance = split_text(None, "Avoid introducing halos.")
+    assert guidance.negative[0].text == "halos"
+    assert plan_actions(guidance) == ()
+
+
+def test_actions_follow_words_and_places():
+    actions = plan_actions(split_text(None, "Slight blur. Severe noise in the upper left. A moderate blue cast."))
+    summary = {action.operation: (action.strength, action.box_fraction, action.detail) for action in actions}
+    assert summary[Operation.DEBLUR] == (0.4, None, "")
+    assert summary[Operation.DENOISE] == (1.0, (0.0, 0.0, 0.4, 0.4), "")
+    assert summary[Operation.BALANCE] == (0.7, None, "blue")
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "<lora:x:9> noise",
+        "((noise:99))",
+        "[noise]",
+        "noise\u202e\u2066hidden",
+        "\x1b[31mnoise\x1b[0m",
+        "**noise**",
+        "(noise)1.9",
+        "noise++",
+        "<script>noise</script>",
+        "noise\x00\x07",
+    ],
+)
+def test_attacks_leave_plain_words(attack):
+    text = split_text(None, attack).negative[0].text
+    assert "noise" in text
+    assert not set(text) & set(FORBIDDEN)
+    assert text.isprintable()
+    assert "lora" not in text
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=120))
+def test_sanitiser_is_idempotent_and_clean(text):
+    once = sanitise(text)
+    assert sanitise(once) == once
+    assert not set(once) & set(FORBIDDEN)
+    assert once.isprintable()
+
+
+_PIECES = [
+    "noise",
+    "the image",
+    "is",
+    "(",
+    ")",
+    ":",
+    "1.4",
+    "<lora:a:1>",
+    "would",
+    "blur",
+    ",",
+    ".",
+    "in the",
+    "upper left",
+    "\n- ",
+    "**",
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(_PIECES), max_size=25))
+def test_phrases_never_hold_forbidden_characters(pieces):
+    text = " ".join(pieces)
+    for phrase in split_text(text, text, prompt=text, negative=text).phrases:
+        assert not set(phrase.text) & set(FORBIDDEN)
+
+
+def test_long_text_is_read_in_linear_time():
+    split_text("would be, and the " * 1700, "there is no noise which is, " * 1100)
+
+
+def _printed_replies() -> list[tuple[str, str]]:
+    text = (SHARED / "paper" / "zoom-iqa-paper.txt").read_text(encoding="utf-8")
+    text = re.sub(r"</?p>", "\n", text)
+    pattern = r"Directions for Improvement:\s*([A-Z][^\n]+)\s+(?:3\) )?Issues to Avoid:\s*([A-Z][^\n]+)"
+    return re.findall(pattern, text)
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not (SHARED / "paper").is_dir(), reason=f"no paper text under {SHARED}")
+def test_replies_printed_in_the_paper():
+    replies = _printed_replies()
+    assert len(replies) >= 4
+    frames = re.compile(
+        r"\b(?:there is|would|should|the image|exhibits|compromises?|obscures?|pervades|causes)\b", re.IGNORECASE
+    )
+    found = set()
+    for directions, issues in replies:
+        guidance = split_text(directions, issues)
+        assert {phrase.origin for phrase in guidance.phrases} == {"model"}
+        for phrase in guidance.phrases:
+            assert not frames.search(phrase.text), phrase.text
+            assert len(phrase.text.split()) <= 26, phrase.text
+        found |= {phrase.text for phrase in guidance.negative}
+    assert {
+        "extreme motion blur across all the green plant leaves",
+        "general softness",
+        "general lack of sharpness",
+    } <= found

@@ -1,0 +1,5 @@
+"""The embedded assessor: signals, a fitted rating, and honest words about both. No download, CPU, seconds."""
+
+from zoomiqa.assessors.compact.backend import CompactBackend
+
+__all__ = ["CompactBackend"]
