@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from restore_bridge.scoring import load_metric, score
@@ -87,7 +87,8 @@ def compare(
         if kind == "no-reference":
             rows.append(_row(name, (before, None), (after, None)))
         elif kind == "consistency" or reference is None:
-            rows.append(_row(name, None, (after, before)))
+            row = _row(name, None, (after, before))
+            rows.append(row if kind == "consistency" else replace(row, kind="against the picture before"))
         else:
             rows.append(_row(name, (before, reference), (after, reference)))
     return rows

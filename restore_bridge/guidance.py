@@ -190,6 +190,10 @@ def split_guidance(
 ) -> Guidance:
     """Split every round of `assessment` into guidance.
 
+    Earlier and later words add up, as a model's later look speaks of one region. An assessor that measures (its looks
+    carry findings) states in its last look everything that still holds: only that look is read, so that a flaw it
+    refuted is not repaired.
+
     Args:
         prompt: The user's own words for the positive side; put first, never dropped.
         negative: The user's own words for the negative side.
@@ -198,7 +202,8 @@ def split_guidance(
     parts = [_user(prompt, negative)]
     size = (assessment.image.width, assessment.image.height) if assessment.image else None
     notes: list[Note] = []
-    for look in assessment.rounds:
+    is_measured = any(look.findings for look in assessment.rounds)
+    for look in assessment.rounds[-1:] if is_measured else assessment.rounds:
         box = None
         if look.shown_box is not None:
             if size is None:
@@ -269,10 +274,25 @@ def _read(
     return Guidance(tuple(sides["positive"]), tuple(sides["negative"]), tuple(notes))
 
 
+_NOTHING = re.compile(
+    r"^(?:there (?:is|are) |(?:the )?(?:image|picture|photo) (?:has|shows) )?(?:none\b|nothing\b|no\b(?: [\w-]+){0,3}"
+    r" (?:flaws?|issues?|problems?|art[ei]facts?|defects?|degradations?|distortions?)\b)",
+    re.IGNORECASE,
+)
+"""A statement that there is nothing to state."""
+
+_EXCEPT = re.compile(r"\b(?:except(?: for)?|apart from|other than|aside from|besides|but for)\s+", re.IGNORECASE)
+
+
 def _phrases(
     clause: str, side: Side, source: str, span: tuple[int, int], box: BoxFraction | None, round_index: int
 ) -> list[Phrase]:
     if side == "negative":
+        if _NOTHING.match(clause):
+            exception = _EXCEPT.search(clause)
+            if exception is None:
+                return []
+            clause = clause[exception.end() :]
         texts, stated = negative_phrases(clause)
     else:
         texts, stated = positive_phrases(clause), True

@@ -21,6 +21,7 @@ from zoomiqa.files import atomic_write_text
 from zoomiqa.imaging import PixelArray, open_picture
 from zoomiqa.limits import LOCAL, Limits
 from zoomiqa.text import plain
+from zoomiqa.vocabulary import name_region
 
 TITLE = "What was wrong, and what was done"
 
@@ -127,11 +128,23 @@ def _card(record: Mapping[str, Any], folder: Path, limits: Limits) -> dict[str, 
         "shown_height": height,
         "boxes": _boxes(before, width, height),
         "looks": [_look(look) for look in before["rounds"]],
-        "prompts": record["prompts"] or {"positive": "", "negative": "", "regional": [], "cut": []},
+        "prompts": _prompts(record["prompts"]),
         "actions": _steps(record),
         "candidates": record["candidates"],
-        "scores": [_score_row(score) for score in record.get("scores", [])],
+        "scores": [_score_row(row) for row in record.get("scores", [])],
         "notes": before["notes"] + record["notes"],
+    }
+
+
+def _prompts(prompts: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What was sent, with regions by name and what was cut in words."""
+    if prompts is None:
+        return {"positive": "", "negative": "", "regional": [], "cut": []}
+    return {
+        "positive": prompts["positive"],
+        "negative": prompts["negative"],
+        "regional": [{**part, "region": name_region(tuple(part["box_fraction"]))} for part in prompts["regional"]],
+        "cut": [part["text"] for part in prompts["report"]["cut"]],
     }
 
 

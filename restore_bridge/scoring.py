@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_bridge.plugins import plugins_enabled
 from zoomiqa.errors import BackendUnknown, ExtraMissing, OptionInvalid
+from zoomiqa.plugins import Registry
 from zoomiqa.types import Note
 
 Pixels = NDArray[np.uint8]
@@ -185,10 +184,14 @@ BUILT_IN: dict[str, Metric] = {
 }
 
 
+METRICS: Registry[Metric] = Registry(
+    "metric", "restore_bridge.metrics", {name: lambda metric=metric: metric for name, metric in BUILT_IN.items()}
+)
+
+
 def metric_names() -> tuple[str, ...]:
     """Built-in metrics and those of other packages; pyiqa's are reached as "pyiqa:NAME"."""
-    offered = sorted(point.name for point in entry_points(group="restore_bridge.metrics")) if plugins_enabled() else []
-    return (*BUILT_IN, *(name for name in offered if name not in BUILT_IN))
+    return METRICS.names()
 
 
 def load_metric(name: str) -> Metric:
@@ -198,19 +201,7 @@ def load_metric(name: str) -> Metric:
         BackendUnknown: there is none.
         ExtraMissing: "pyiqa:…" without pyiqa.
     """
-    if name in BUILT_IN:
-        return BUILT_IN[name]
-    if name.startswith("pyiqa:"):
-        return _from_pyiqa(name)
-    if plugins_enabled():
-        for point in entry_points(group="restore_bridge.metrics"):
-            if point.name == name:
-                made = point.load()()
-                if isinstance(made, Metric):
-                    return made
-    raise BackendUnknown(
-        "there is no metric of that name", name, f"choose one of {', '.join(metric_names())} or pyiqa:NAME"
-    )
+    return _from_pyiqa(name) if name.startswith("pyiqa:") else METRICS.load(name)
 
 
 def score(name: str, picture: Pixels, reference: Pixels | None = None) -> Score:

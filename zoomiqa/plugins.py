@@ -1,26 +1,30 @@
-"""Finding plug-ins by name through entry points. It must not know what a plug-in does.
+"""Parts by name: built in, or offered by other packages through entry points. It must not know what a part does.
 
-Three groups: `zoomiqa.backends`, `restore_bridge.restorers`, `restore_bridge.metrics`. Setting the environment variable
-`ZOOMIQA_PLUGINS=0` switches foreign plug-ins off; a built-in name cannot be taken over by one.
+Entry-point groups: `zoomiqa.backends`, and `restorers`, `prepasses` and `metrics` of `restore_bridge`. Setting the
+environment variable `ZOOMIQA_PLUGINS=0` keeps to the built-in parts: no code of other packages is loaded. A built-in
+name cannot be taken over.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Generic, TypeVar, cast
 
-from zoomiqa.errors import BackendUnknown, ExtraMissing
+from zoomiqa.errors import BackendUnknown
 
-GROUPS = ("zoomiqa.backends", "restore_bridge.restorers", "restore_bridge.metrics")
+GROUPS = ("zoomiqa.backends", "restore_bridge.restorers", "restore_bridge.prepasses", "restore_bridge.metrics")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """One registered plug-in; nothing of it is imported until `load` is called."""
+    """One part offered by another package; nothing of it is imported until it is used."""
 
     group: str
     name: str
@@ -30,54 +34,65 @@ class Plugin:
     distribution: str
 
     def to_dict(self) -> dict[str, str]:
-        return {
-            "group": self.group,
-            "name": self.name,
-            "target": self.target,
-            "distribution": self.distribution,
-        }
+        return {"group": self.group, "name": self.name, "target": self.target, "distribution": self.distribution}
 
 
 def plugins_enabled() -> bool:
-    """Whether foreign plug-ins may be loaded."""
+    """Whether entry points of other packages are read."""
     return os.environ.get("ZOOMIQA_PLUGINS", "1").lower() not in ("0", "", "off", "false", "no")
 
 
 def find_plugins(group: str | None = None) -> list[Plugin]:
-    """Registered plug-ins, sorted by group and name; empty when switched off."""
-    if not plugins_enabled():
-        return []
+    """Offered parts, sorted by group and name; none when switched off."""
     groups = GROUPS if group is None else (group,)
-    return sorted(
-        (
-            Plugin(name, point.name, point.value, point.dist.name if point.dist else "")
-            for name in groups
-            for point in metadata.entry_points(group=name)
-        ),
-        key=lambda plugin: (plugin.group, plugin.name),
-    )
+    found = [
+        Plugin(name, point.name, point.value, point.dist.name if point.dist else "")
+        for name in groups
+        for point in _entry_points(name)
+    ]
+    return sorted(found, key=lambda plugin: (plugin.group, plugin.name))
 
 
-def load_plugin(group: str, name: str, *, builtin: Iterable[str] = ()) -> Any:
-    """Load the plug-in `name` of `group`.
+class Registry(Generic[T]):
+    """Names to values, resolved on first use.
 
-    Raises:
-        BackendUnknown: no such plug-in; the message lists near matches among plug-ins and `builtin` names.
+    Args:
+        kind: What a part is called in messages.
+        group: Entry-point group of other packages' parts.
+        built_in: Name to "module:attribute", imported on first use, or to the maker itself.
     """
-    for point in metadata.entry_points(group=group) if plugins_enabled() else ():
-        if point.name == name:
-            return point.load()
-    raise unknown_name(group, name, [*builtin, *(plugin.name for plugin in find_plugins(group))])
+
+    def __init__(self, kind: str, group: str, built_in: Mapping[str, str | Callable[..., T]]) -> None:
+        self.kind, self.group, self.built_in = kind, group, dict(built_in)
+
+    def names(self) -> tuple[str, ...]:
+        """Every name, built-in ones first."""
+        offered = (plugin.name for plugin in find_plugins(self.group))
+        return (*self.built_in, *(name for name in offered if name not in self.built_in))
+
+    def find(self, name: str) -> Callable[..., T]:
+        """What is called `name`: a class or function that makes the part.
+
+        Raises:
+            BackendUnknown: nothing is called so; the message lists the nearest names.
+        """
+        maker = self.built_in.get(name)
+        if isinstance(maker, str):
+            module, _, attribute = maker.partition(":")
+            return cast("Callable[..., T]", getattr(importlib.import_module(module), attribute))
+        if maker is not None:
+            return maker
+        for point in _entry_points(self.group):
+            if point.name == name:
+                return cast("Callable[..., T]", point.load())
+        near = difflib.get_close_matches(name, self.names(), n=3)
+        advice = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(self.names())}"
+        raise BackendUnknown(f"there is no {self.kind} of that name", name, advice)
+
+    def load(self, name: str) -> T:
+        """Make the part called `name`, without arguments; see `find`."""
+        return self.find(name)()
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> BackendUnknown:
-    """The error for a name nobody has, with the nearest names that exist."""
-    names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=3)
-    advice = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(names) or 'none'}"
-    return BackendUnknown(f"no {kind} plug-in is called that", name, advice)
-
-
-def missing_extra(extra: str, package: str, purpose: str) -> ExtraMissing:
-    """The error for an optional part that is not installed."""
-    return ExtraMissing(f"{purpose} needs the package {package}", None, f'run: pip install "zoomiqa[{extra}]"')
+def _entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
+    return tuple(metadata.entry_points(group=group)) if plugins_enabled() else ()

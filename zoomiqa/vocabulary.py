@@ -98,7 +98,9 @@ TERMS: dict[Flaw, FlawTerms] = {
         r"|flat (?:tones?|lighting|appearance|rendition))",
     ),
     Flaw.HAZE: FlawTerms(
-        "haze", "clear air with depth and definition", r"\b(?:haz(?:e|y|iness)\b|fog(?:gy|ged)?\b|veil(?:ed|ing)?\b|mist(?:y)?\b)"
+        "haze",
+        "clear air with depth and definition",
+        r"\b(?:haz(?:e|y|iness)\b|fog(?:gy|ged)?\b|veil(?:ed|ing)?\b|mist(?:y)?\b)",
     ),
     Flaw.COLOR_CAST: FlawTerms(
         "colour cast",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from restore_bridge.plugins import Registry
 from zoomiqa.imaging.picture import Picture
+from zoomiqa.plugins import Registry
 
 
 class Prepass(Protocol):

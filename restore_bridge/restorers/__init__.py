@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from restore_bridge.plugins import Registry
 from restore_bridge.restorers.base import Capabilities, Restored, Restorer, RestoreSettings
+from zoomiqa.plugins import Registry
 
 REGISTRY: Registry[Restorer] = Registry(
     "restorer",

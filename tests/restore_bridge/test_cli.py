@@ -186,12 +186,10 @@ def test_score_of_files_and_folders(run_folder, capsys):
     scores = {item["metric"]: item for item in row["scores"]}
     assert scores["ssim"]["after"] > scores["ssim"]["before"]
     assert {"rating", "psnr", "ssim", "consistency"} == set(scores)
-    assert (
-        main(["score", str(root / "photos"), str(root / "out/pictures"), "--metrics", "psnr", "--format", "text"]) == 1
-    )
+    assert main(["score", str(root / "photos"), str(root / "out/pictures"), "--metrics", "psnr", "--format", "text"]) == 0
     out, err = capsys.readouterr()
     assert "noisy.png" in out
-    assert "broken.png has no partner" in err or "ZIQ" in out
+    assert "broken.png has no partner" in err
     assert main(["score", "--list"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert {item["name"] for item in listed} >= {"psnr", "ssim", "consistency"}

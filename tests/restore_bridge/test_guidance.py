@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from restore_bridge.actions import Operation, plan_actions
 from restore_bridge.guidance import split_guidance, split_text
 from restore_bridge.textclean import FORBIDDEN, sanitise
-from zoomiqa.types import Assessment, Box, ImageInfo, Round, Sections
+from zoomiqa.types import Assessment, Box, Finding, ImageInfo, Round, Sections
 from zoomiqa.vocabulary import TERMS, Flaw, Severity
 
 SHARED = Path(os.environ.get("ZOOMIQA_SHARED", Path(__file__).resolve().parents[2].parent / "shared"))
@@ -244,3 +244,32 @@ def test_replies_printed_in_the_paper():
         "general softness",
         "general lack of sharpness",
     } <= found
+
+
+def test_an_assessor_that_measures_is_taken_at_its_last_word():
+    blur = Finding(Flaw.BLUR, Severity.MODERATE, 0.5, "resolution", 0.3, 0.66)
+    rounds = (
+        Round(
+            0, "", Sections(issues="Moderate blur is visible across the whole frame."), 3.0, "crop", findings=(blur,)
+        ),
+        Round(
+            1, "", Sections(issues="No flaw is measurable in any region."), 3.4, "final", shown_box=Box(0, 0, 60, 60)
+        ),
+    )
+    guidance = split_guidance(Assessment(rounds, 3.4, image=ImageInfo(None, None, 100, 100)))
+    assert plan_actions(guidance) == (), "what the closer look refuted is not repaired"
+
+
+@pytest.mark.parametrize(
+    ("issues", "flaws"),
+    [
+        ("No flaw is measurable in any region.", []),
+        ("None.", []),
+        ("There are no significant issues.", []),
+        ("No detail survives in the blown highlights.", [Flaw.OVEREXPOSURE]),
+        ("No significant issues are visible except noise in the sky.", [Flaw.NOISE]),
+    ],
+)
+def test_a_statement_that_nothing_is_wrong_is_no_flaw(issues, flaws):
+    stated = [phrase.flaw for phrase in split_text(None, issues).negative if phrase.origin == "model"]
+    assert stated == flaws

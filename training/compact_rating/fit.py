@@ -32,7 +32,7 @@ from zoomiqa.assessors.compact import features as look
 from zoomiqa.assessors.compact.fisher import Codebook
 from zoomiqa.assessors.compact.rating import FORMAT_VERSION, RatingModel, spread_inputs
 
-HAND = len(look.HANDMADE_NAMES)
+HAND = look.HANDMADE_COUNT
 #: Chosen by cross-validation on the 3,600 photos (seed 0); see the report in compact_rating.json.
 HAND_WIDTH, PATCH_WIDTH = 300, 160
 HAND_GAMMA, PATCH_GAMMA = 0.3 / HAND, 3.0
@@ -471,7 +471,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1, help="repeats of the five folds")
     parser.add_argument("--copies", type=float, default=0.4, help="changed copies, as a share of the photos")
-    parser.add_argument("--copy-weight", type=float, default=0.3)
+    parser.add_argument("--copy-weight", type=float, default=0.5)
     parser.add_argument("--cache", type=Path, help="keep the features here between runs (same data and code only)")
     args = parser.parse_args(argv)
     cv2.setNumThreads(1)

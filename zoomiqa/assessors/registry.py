@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,19 @@ from zoomiqa.assessors.conversational import ConversationalAssessor
 from zoomiqa.backends.base import Backend
 from zoomiqa.errors import OptionInvalid
 from zoomiqa.limits import LOCAL, Limits
-from zoomiqa.plugins import load_plugin
+from zoomiqa.plugins import Registry
 from zoomiqa.protocol import ConversationSettings, default_prompts, load_prompts
 
 DEFAULT_ASSESSOR = "compact"
+
+BACKENDS: Registry[Backend] = Registry(
+    "assessor",
+    "zoomiqa.backends",
+    {
+        "compact": "zoomiqa.assessors.compact:CompactBackend",
+        "scripted": "zoomiqa.backends.scripted:ScriptedBackend",
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +54,14 @@ def create_assessor(spec: AssessorSpec | str | None = None) -> Assessor:
         PromptSetInvalid: the prompt file cannot be used.
     """
     spec = AssessorSpec(name=spec) if isinstance(spec, str) else spec or AssessorSpec()
-    build = _BUILTIN.get(spec.name)
-    backend = build(spec) if build else load_plugin("zoomiqa.backends", spec.name, builtin=_BUILTIN)()
+    backend = _scripted(spec) if spec.name == "scripted" else BACKENDS.load(spec.name)
     prompts = load_prompts(spec.prompts_file) if spec.prompts_file else default_prompts()
     return ConversationalAssessor(backend, spec.conversation, prompts=prompts, limits=spec.limits)
 
 
 def builtin_assessors() -> tuple[str, ...]:
     """Names that are always there."""
-    return tuple(sorted(_BUILTIN))
-
-
-def _compact(_: AssessorSpec) -> Backend:
-    from zoomiqa.assessors.compact import CompactBackend
-
-    return CompactBackend()
+    return tuple(sorted(BACKENDS.built_in))
 
 
 def _scripted(spec: AssessorSpec) -> Backend:
@@ -69,6 +70,3 @@ def _scripted(spec: AssessorSpec) -> Backend:
     if spec.replies_file is None:
         raise OptionInvalid("the scripted assessor needs a file of replies", None, "pass --replies FILE")
     return ScriptedBackend.from_file(spec.replies_file)
-
-
-_BUILTIN: dict[str, Callable[[AssessorSpec], Backend]] = {"compact": _compact, "scripted": _scripted}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -154,9 +155,24 @@ def _handmade(planes: tuple[np.ndarray, ...]) -> dict[str, float]:
     return out
 
 
-# The names come from a run on a blank picture, so that they can never fall out of step with the code.
-HANDMADE_NAMES: tuple[str, ...] = tuple(_handmade(planes_of(np.zeros((_SMALLEST, _SMALLEST, 3), np.uint8))))
-FEATURE_NAMES: tuple[str, ...] = HANDMADE_NAMES + tuple(f"fv{b}_{i:04d}" for b in (0, 1) for i in range(VECTOR))
+#: Hand-made features, which come first, and all features.
+HANDMADE_COUNT = 634
+FEATURE_COUNT = HANDMADE_COUNT + 2 * VECTOR
+FEATURE_NAMES: tuple[str, ...]
+
+
+@lru_cache(maxsize=1)
+def _names() -> tuple[str, ...]:
+    """Names from a run on a blank picture, so that they can never fall out of step with the code."""
+    blank = planes_of(np.zeros((_SMALLEST, _SMALLEST, 3), np.uint8))
+    return (*_handmade(blank), *(f"fv{b}_{i:04d}" for b in (0, 1) for i in range(VECTOR)))
+
+
+def __getattr__(name: str) -> tuple[str, ...]:
+    # Worked out on first use: OpenCV builds its CIELAB tables in that run, which importing should not wait for.
+    if name == "FEATURE_NAMES":
+        return _names()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def sample_patches(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +191,7 @@ def extract_features(rgb: np.ndarray, codebooks: Sequence[Codebook] | None = Non
 
         codebooks = shipped_codebooks()
     planes = planes_of(_checked(rgb))
-    hand = np.fromiter(_handmade(planes).values(), np.float32, len(HANDMADE_NAMES))
+    hand = np.fromiter(_handmade(planes).values(), np.float32, HANDMADE_COUNT)
     fine, coarse = patches_of(planes[1], _BUDGETS[0]), patches_of(_half(planes[1]), _BUDGETS[1])
     vector = np.concatenate([hand, codebooks[0].encode(fine), codebooks[1].encode(coarse)])
     finite: np.ndarray = np.nan_to_num(vector, nan=0.0, posinf=0.0, neginf=0.0)

@@ -46,9 +46,7 @@ class Codebook:
         self._linear = np.ascontiguousarray((self.centres * inverse).T)
         self._square = np.ascontiguousarray(-0.5 * inverse.T)
         self._offset = (
-            np.log(self.weights)
-            - 0.5 * (self.centres**2 * inverse).sum(1)
-            - 0.5 * np.log(self.variances).sum(1)
+            np.log(self.weights) - 0.5 * (self.centres**2 * inverse).sum(1) - 0.5 * np.log(self.variances).sum(1)
         )
 
     def posteriors(self, rows: np.ndarray, squares: np.ndarray) -> np.ndarray:
@@ -96,13 +94,23 @@ class Codebook:
                 member = label == j
                 centres[j] = rows[member].mean(0) if member.sum() > 10 else rows[rng.integers(len(rows))]
         floor = 0.02 * rows.var(0)
-        book = cls(mean, projection, np.full(WORDS, 1 / WORDS, np.float32), centres,
-                   np.tile(rows.var(0) * 0.5, (WORDS, 1)).astype(np.float32))
+        book = cls(
+            mean,
+            projection,
+            np.full(WORDS, 1 / WORDS, np.float32),
+            centres,
+            np.tile(rows.var(0) * 0.5, (WORDS, 1)).astype(np.float32),
+        )
         for _ in range(rounds):
             share = book.posteriors(rows, squares)
             mass = share.sum(0)[:, None] + 1e-3
             centres = (share.T @ rows) / mass
             variances = np.maximum((share.T @ squares) / mass - centres**2, floor)
-            book = cls(mean, projection, (mass[:, 0] / mass.sum()).astype(np.float32), centres.astype(np.float32),
-                       variances.astype(np.float32))
+            book = cls(
+                mean,
+                projection,
+                (mass[:, 0] / mass.sum()).astype(np.float32),
+                centres.astype(np.float32),
+                variances.astype(np.float32),
+            )
         return book

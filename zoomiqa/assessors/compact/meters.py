@@ -37,12 +37,16 @@ def spectrum_statistics(out: dict[str, float], luma: np.ndarray) -> None:
     centred = _LOG_F[1:] - _LOG_F[1:].mean()
     slopes = rings[:, 1:] @ centred / float(centred @ centred)
     out["f_slope"], out["f_slope_max"], out["f_slope_min"] = (
-        float(slopes.mean()), float(slopes.max()), float(slopes.min()))
+        float(slopes.mean()),
+        float(slopes.max()),
+        float(slopes.min()),
+    )
     cross = power.mean(0)
     # Energy along the two axes against the diagonal: motion blur and interlacing are one-sided.
     out["f_axis"] = log_floor(float(cross[12:32, 0:3].mean())) - log_floor(float(cross[0:3, 12:32].mean()))
     out["f_diag"] = log_floor(float(cross[12:24, 12:24].mean())) - log_floor(
-        0.5 * float(cross[12:24, 0:3].mean() + cross[0:3, 12:24].mean()))
+        0.5 * float(cross[12:24, 0:3].mean() + cross[0:3, 12:24].mean())
+    )
 
 
 def noise_level(plane: np.ndarray, step: int = 4, size: int = 7) -> float:
@@ -161,8 +165,20 @@ def covariance(out: dict[str, float], planes: list[np.ndarray], name: str) -> No
     dxx, dyy = cv2.Sobel(luma, cv2.CV_32F, 2, 0, scale=0.25), cv2.Sobel(luma, cv2.CV_32F, 0, 2, scale=0.25)
     soft = cv2.GaussianBlur(luma, (0, 0), 2.0)
     softer = cv2.blur(soft, (19, 19))
-    channels = [softer, soft - softer, luma - soft, one, two, dx, dy, np.abs(dx), np.abs(dy), np.abs(dxx), np.abs(dyy),
-                np.abs(luma - soft)]
+    channels = [
+        softer,
+        soft - softer,
+        luma - soft,
+        one,
+        two,
+        dx,
+        dy,
+        np.abs(dx),
+        np.abs(dy),
+        np.abs(dxx),
+        np.abs(dyy),
+        np.abs(luma - soft),
+    ]
     step = 2 if luma.size > 40_000 else 1
     stack = np.stack([c[::step, ::step].ravel() for c in channels])
     stack -= stack.mean(1, keepdims=True)

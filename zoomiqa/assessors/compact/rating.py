@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoomiqa.assessors.compact.features import FEATURE_NAMES, HANDMADE_NAMES
+from zoomiqa.assessors.compact.features import FEATURE_COUNT, HANDMADE_COUNT
 from zoomiqa.assessors.compact.fisher import COMPONENTS, PATCH, VECTOR, WORDS, Codebook
 
 FORMAT_VERSION = 1
@@ -34,11 +34,18 @@ WEIGHTS = "compact_rating.npz"
 LOWEST, HIGHEST = 1.0, 5.0
 _SMALLEST_SPREAD = 0.05
 _LARGEST_SPREAD = 1.5
-_HAND = len(HANDMADE_NAMES)
+_HAND = HANDMADE_COUNT
 _CLIP = 3.0
 #: Inputs of the spread model, in order (the first look leaves the last two out).
 SPREAD_INPUTS = (
-    "one", "rating", "middle", "trees_vs_kernel", "hand_vs_patch", "distance", "second_vs_first", "crop_vs_view",
+    "one",
+    "rating",
+    "middle",
+    "trees_vs_kernel",
+    "hand_vs_patch",
+    "distance",
+    "second_vs_first",
+    "crop_vs_view",
 )
 
 
@@ -53,8 +60,15 @@ class Rating:
 class Trees:
     """An ensemble of binary regression trees in flat arrays; all trees are walked together, level by level."""
 
-    def __init__(self, feature: np.ndarray, threshold: np.ndarray, child: np.ndarray, value: np.ndarray,
-                 root: np.ndarray, depth: int) -> None:
+    def __init__(
+        self,
+        feature: np.ndarray,
+        threshold: np.ndarray,
+        child: np.ndarray,
+        value: np.ndarray,
+        root: np.ndarray,
+        depth: int,
+    ) -> None:
         self.feature, self.threshold, self.child = feature.astype(np.intp), threshold, child.astype(np.intp)
         self.value, self.root, self.depth = value, root.astype(np.intp), int(depth)
 
@@ -69,8 +83,16 @@ class Trees:
 class Encoder:
     """Standardise, clip and project one feature block, and compare it with the stored training pictures."""
 
-    def __init__(self, mean: np.ndarray, scale: np.ndarray, projection: np.ndarray, step: np.ndarray,
-                 train: np.ndarray, gamma: float, clip: float) -> None:
+    def __init__(
+        self,
+        mean: np.ndarray,
+        scale: np.ndarray,
+        projection: np.ndarray,
+        step: np.ndarray,
+        train: np.ndarray,
+        gamma: float,
+        clip: float,
+    ) -> None:
         self.mean, self.scale, self.clip, self.gamma = mean.astype(np.float32), scale.astype(np.float32), clip, gamma
         self.projection = projection.astype(np.float32)
         self.train = train.astype(np.float32) * step.astype(np.float32)
@@ -92,8 +114,17 @@ class Encoder:
         return values
 
 
-def spread_inputs(rating: float, kernel: float, trees: float, hand: float, patch: float, nearest: float,
-                  first: float | None = None, view: float | None = None, crop: float | None = None) -> np.ndarray:
+def spread_inputs(
+    rating: float,
+    kernel: float,
+    trees: float,
+    hand: float,
+    patch: float,
+    nearest: float,
+    first: float | None = None,
+    view: float | None = None,
+    crop: float | None = None,
+) -> np.ndarray:
     """The inputs of the spread model, in the order of :data:`SPREAD_INPUTS`."""
     row = [1.0, rating, (rating - 3.0) ** 2, abs(trees - kernel), abs(hand - patch), 1.0 - nearest]
     if first is not None and view is not None and crop is not None:
@@ -115,18 +146,38 @@ class RatingModel:
         hand_gamma, patch_gamma, self._patch_weight, self._kernel_share = (float(v) for v in get("settings"))
         self._encoders = {
             part: (
-                Encoder(get(f"{part}_hand_mean"), get(f"{part}_hand_scale"), get(f"{part}_hand_projection"),
-                        get(f"{part}_hand_step"), get(f"{part}_hand_train"), hand_gamma, _CLIP),
-                Encoder(get("patch_mean"), np.ones(1, np.float32), get("patch_projection"), get(f"{part}_patch_step"),
-                        get(f"{part}_patch_train"), patch_gamma, 0.0),
+                Encoder(
+                    get(f"{part}_hand_mean"),
+                    get(f"{part}_hand_scale"),
+                    get(f"{part}_hand_projection"),
+                    get(f"{part}_hand_step"),
+                    get(f"{part}_hand_train"),
+                    hand_gamma,
+                    _CLIP,
+                ),
+                Encoder(
+                    get("patch_mean"),
+                    np.ones(1, np.float32),
+                    get("patch_projection"),
+                    get(f"{part}_patch_step"),
+                    get(f"{part}_patch_train"),
+                    patch_gamma,
+                    0.0,
+                ),
             )
             for part in ("view", "crop")
         }
         self._alpha_first, self._alpha_second = get("alpha_first"), get("alpha_second")
         self._bias = float(get("bias")[0])
         self._trees = [
-            Trees(get(f"trees_{look}_feature"), get(f"trees_{look}_threshold"), get(f"trees_{look}_child"),
-                  get(f"trees_{look}_value"), get(f"trees_{look}_root"), int(get(f"trees_{look}_depth")[0]))
+            Trees(
+                get(f"trees_{look}_feature"),
+                get(f"trees_{look}_threshold"),
+                get(f"trees_{look}_child"),
+                get(f"trees_{look}_value"),
+                get(f"trees_{look}_root"),
+                int(get(f"trees_{look}_depth")[0]),
+            )
             for look in (1, 2)
         ]
         self._spread = get("spread_first"), get("spread_second")
@@ -138,8 +189,8 @@ class RatingModel:
 
     def _kernels(self, part: str, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         vector = np.asarray(features, np.float32)
-        if vector.shape != (len(FEATURE_NAMES),):
-            raise ValueError(f"expected {len(FEATURE_NAMES)} features, got an array of shape {vector.shape}")
+        if vector.shape != (FEATURE_COUNT,):
+            raise ValueError(f"expected {FEATURE_COUNT} features, got an array of shape {vector.shape}")
         hand, patch = self._encoders[part]
         return hand.kernel(vector[:_HAND]), patch.kernel(vector[_HAND:])
 
@@ -149,8 +200,14 @@ class RatingModel:
         kernel = float((hand + self._patch_weight * patch) @ alpha[:, 0]) + self._bias
         trees = self._trees[0](np.asarray(view[:_HAND], np.float32))
         value = self._kernel_share * kernel + (1 - self._kernel_share) * trees
-        inputs = spread_inputs(value, kernel, trees, float(hand @ alpha[:, 1]) + self._bias,
-                               float(patch @ alpha[:, 2]) + self._bias, _nearest(hand))
+        inputs = spread_inputs(
+            value,
+            kernel,
+            trees,
+            float(hand @ alpha[:, 1]) + self._bias,
+            float(patch @ alpha[:, 2]) + self._bias,
+            _nearest(hand),
+        )
         return self._rating(value, inputs, self._spread[0]), value, (hand, patch)
 
     def first(self, view_features: np.ndarray) -> Rating:
@@ -175,8 +232,17 @@ class RatingModel:
         value = self._kernel_share * kernel + (1 - self._kernel_share) * trees
         view = float((view_hand + self._patch_weight * view_patch) @ self._alpha_first[:, 0]) + self._bias
         crop = float((crop_hand + self._patch_weight * crop_patch) @ alpha[:, 3]) + self._bias
-        inputs = spread_inputs(value, kernel, trees, float(hand @ alpha[:, 1]) + self._bias,
-                               float(patch @ alpha[:, 2]) + self._bias, _nearest(hand), first, view, crop)
+        inputs = spread_inputs(
+            value,
+            kernel,
+            trees,
+            float(hand @ alpha[:, 1]) + self._bias,
+            float(patch @ alpha[:, 2]) + self._bias,
+            _nearest(hand),
+            first,
+            view,
+            crop,
+        )
         return self._rating(value, inputs, self._spread[1])
 
     @staticmethod
@@ -203,8 +269,12 @@ def load_arrays(path: str | Path | None = None) -> dict[str, np.ndarray]:
 def codebooks_of(arrays: Mapping[str, np.ndarray]) -> tuple[Codebook, Codebook]:
     """The two codebooks stored in a weights file."""
     return tuple(  # type: ignore[return-value]
-        Codebook(*(arrays[f"book{b}_{name}"].astype(np.float32)
-                   for name in ("mean", "projection", "weights", "centres", "variances")))
+        Codebook(
+            *(
+                arrays[f"book{b}_{name}"].astype(np.float32)
+                for name in ("mean", "projection", "weights", "centres", "variances")
+            )
+        )
         for b in (0, 1)
     )
 
@@ -226,8 +296,10 @@ def _validate(arrays: Mapping[str, np.ndarray]) -> None:
         array = arrays[name]
         fits = array.ndim == len(shape) and all(s is None or s == a for s, a in zip(shape, array.shape, strict=True))
         if not fits or array.dtype.kind not in kind:
-            raise ValueError(f"rating weights: {name!r} has shape {array.shape} and type {array.dtype}, "
-                             f"expected {shape} of kind {kind!r}")
+            raise ValueError(
+                f"rating weights: {name!r} has shape {array.shape} and type {array.dtype}, "
+                f"expected {shape} of kind {kind!r}"
+            )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"rating weights: {name!r} holds values that are not finite")
         return array
