@@ -10,6 +10,7 @@ signal of a known library, against the whole assessment. Every command is run af
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import statistics
 import subprocess
@@ -17,9 +18,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 PEER = (
     "import sys, numpy, PIL.Image, skimage.measure;"
@@ -43,18 +41,36 @@ def run(command: list[str], times: int = 5) -> tuple[float, float]:
 
 
 def wait4(pid: int) -> tuple[int, int, resource.struct_rusage]:
-    import os
-
     return os.wait4(pid, 0)
 
 
 def large_photo(path: Path) -> None:
     """A 12-megapixel JPEG with natural content: a bundled photo enlarged, with fine grain so that it is not empty."""
+    import numpy as np
+    from PIL import Image
     from skimage import data
 
     small = Image.fromarray(data.astronaut()).resize((4000, 3000), Image.Resampling.BICUBIC)
     grain = np.random.default_rng(0).normal(0, 4, (3000, 4000, 1))
     Image.fromarray(np.clip(np.asarray(small) + grain, 0, 255).astype(np.uint8)).save(path, quality=92)
+
+
+def make_photos(folder: Path, photos: Path | None, count: int) -> None:
+    """The large photo and a folder of `count` small ones cut from `photos`, or from the large one."""
+    from PIL import Image
+
+    large_photo(folder / "large.jpg")
+    sources = sorted(photos.iterdir()) if photos else [folder / "large.jpg"]
+    for index in range(count):
+        picture = Image.open(sources[index % len(sources)]).convert("RGB")
+        grow = 8 * (index % 7)
+        small = picture.resize((512 + grow, 384 + grow)).crop((0, 0, 512, 384))
+        small.save(folder / "many" / f"{index:04}.jpg", quality=90)
+
+
+def _passed_on(arguments: argparse.Namespace) -> list[str]:
+    photos = ["--photos", str(arguments.photos)] if arguments.photos else []
+    return ["--count", str(arguments.count), *photos]
 
 
 def main() -> int:
@@ -63,18 +79,17 @@ def main() -> int:
         "--photos", type=Path, help="folder of photos for the folder run (default: made from bundled ones)"
     )
     parser.add_argument("--count", type=int, default=120, help="photos in the folder run")
+    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.make:
+        make_photos(arguments.make, arguments.photos, arguments.count)
+        return 0
     zoomiqa = str(Path(sys.executable).with_name("zoomiqa"))
     with tempfile.TemporaryDirectory() as folder:
         photo, many = Path(folder, "large.jpg"), Path(folder, "many")
-        large_photo(photo)
         many.mkdir()
-        sources = sorted(arguments.photos.iterdir()) if arguments.photos else [photo]
-        for index in range(arguments.count):
-            picture = Image.open(sources[index % len(sources)]).convert("RGB")
-            side = 384 + 8 * (index % 7)
-            picture.resize((512 + side - 384, side)).crop((0, 0, 512, 384)).save(many / f"{index:04}.jpg", quality=90)
-
+        # In a process of its own: the peak memory of a child counts from its parent's.
+        subprocess.run([sys.executable, __file__, "--make", folder, *_passed_on(arguments)], check=True)
         bare, _ = run([sys.executable, "-c", "pass"])
         imported, _ = run([sys.executable, "-c", "import zoomiqa"])
         print(f"import zoomiqa: {1000 * (imported - bare):.0f} ms over bare Python")

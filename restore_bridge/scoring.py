@@ -160,7 +160,7 @@ BUILT_IN: dict[str, Metric] = {
             f"peak signal-to-noise ratio over RGB; equal pictures give {PSNR_CAP:g}",
             _against(psnr),
             "dB",
-            "scikit-image not needed",
+            licence="Apache-2.0",
         ),
         Metric(
             "ssim",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from restore_bridge.cli import prompts, report, run, score
+from restore_bridge.cli import plugins, prompts, report, run, score
 from zoomiqa import __version__
 from zoomiqa.cli import common
 
@@ -22,6 +22,7 @@ def build_parser() -> common.Parser:
     prompts.add_parser(commands)
     score.add_parser(commands)
     report.add_parser(commands)
+    plugins.add_parser(commands)
     return parser
 
 

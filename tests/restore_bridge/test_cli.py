@@ -197,6 +197,15 @@ def test_score_of_files_and_folders(run_folder, capsys):
     assert main(["score", pair[0], pair[1], "--metrics", "pnsr"]) in (1, 2)
 
 
+def test_plugins(capsys):
+    assert main(["plugins", "--json"]) == 0
+    parts = json.loads(capsys.readouterr().out)
+    assert [item["name"] for item in parts["restorers"]][:3] == ["identity", "classical", "realesrgan"]
+    assert all(item["licence"] for item in parts["restorers"])
+    assert main(["plugins"]) == 0
+    assert "higher is better" in capsys.readouterr().out
+
+
 def test_plan(run_folder, capsys):
     root, _ = run_folder
     assert main(["plan", str(root / "photos/noisy.png"), "--scale", "1"]) == 0

@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
     )
     doctor_parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     doctor_parser.set_defaults(command=doctor)
-    plugins_parser = commands.add_parser("plugins", help="list assessors, restorers and metrics")
+    plugins_parser = commands.add_parser("plugins", help="list assessors and plug-ins of other packages")
     plugins_parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     plugins_parser.set_defaults(command=plugins)
     schema_parser = commands.add_parser("schema", help="print the JSON schema of a record")
