@@ -93,10 +93,10 @@ def test_no_forbidden_call(path):
         assert not re.search(pattern, source), pattern
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if "imaging" not in path.parts], ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_only_imaging_opens_pictures(path):
-    if "imaging" in path.parts:
-        pytest.skip("this is the door itself")
     assert not re.search(r"Image\.open\(|cv2\.imread\(|imageio\.imread\(", path.read_text("utf-8"))
 
 

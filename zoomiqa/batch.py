@@ -71,7 +71,7 @@ def assess_files(
         return
     # Started afresh ("spawn"): a forked copy of a process with running threads may hang.
     with ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(spec, options)
+        jobs, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(spec, options, os.getpid())
     ) as pool:
         try:
             yield from _in_order(pool.submit, paths, window=4 * jobs)
@@ -142,12 +142,12 @@ def file_digest(path: Path) -> str | None:
 _worker: tuple[Assessor, OpenOptions] | None = None
 
 
-def _start_worker(spec: AssessorSpec, options: OpenOptions) -> None:
+def _start_worker(spec: AssessorSpec, options: OpenOptions, parent: int) -> None:
     global _worker
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent finishes the current record and stops us
-    threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(parent,), daemon=True).start()
     import cv2
 
     cv2.setNumThreads(1)  # the pool already has one process per core

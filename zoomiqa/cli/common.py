@@ -57,10 +57,6 @@ def _wide_help(prog: str) -> argparse.HelpFormatter:
 def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace, prog: str) -> int:
     """Carry out a command and turn what goes wrong into a sentence and an exit code."""
     raising = bool(os.environ.get("ZOOMIQA_RAISE_ERRORS"))
-    # The embedded assessor multiplies small matrices, where threads of the linear algebra library only wait for each
-    # other (measured: 0.2 ms become 10 ms). Set before numpy is imported; inherited by worker processes.
-    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
     try:
         return command(arguments)
     except ZoomIQAError as error:

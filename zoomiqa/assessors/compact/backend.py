@@ -16,6 +16,7 @@ from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from zoomiqa.assessors.compact.diagnosis import diagnose
 from zoomiqa.assessors.compact.features import (
@@ -76,11 +77,18 @@ class CompactBackend:
         self._looks: WeakKeyDictionary[Picture, _FirstLook] = WeakKeyDictionary()
 
     @cached_property
+    def _linear_algebra(self) -> ThreadpoolController:
+        return ThreadpoolController()
+
+    @cached_property
     def _model(self) -> RatingModel:
         return RatingModel.load()
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        return [self._answer(request) for request in requests]
+        # The products here are small: threads of the linear algebra library only wait for each other (measured on two
+        # cores: 120 ms a photo with one thread, 305 ms with two).
+        with self._linear_algebra.limit(limits=1, user_api="blas"):
+            return [self._answer(request) for request in requests]
 
     def _answer(self, request: Request) -> Reply:
         picture = request.picture

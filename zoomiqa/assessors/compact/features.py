@@ -23,7 +23,7 @@ from zoomiqa.assessors.compact.fisher import VECTOR, Codebook, patches_of
 #: Longest side of the viewing copy, in pixels (first look).
 VIEW_SIDE = 320
 #: Longest side at which a crop is rated (second look): a 12-megapixel photo is not soft for being large.
-CROP_SIDE = 448
+CROP_SIDE = 416
 #: Share of the picture that the chosen region covers.
 REGION_AREA = 0.45
 #: Patches taken for the two codebooks (full size, half size).
@@ -32,6 +32,7 @@ _SMALLEST = 64
 _POSITIONS = 5
 _GRID = 30
 _CENTRE_PENALTY = 3.0
+_WINDOW_UP_TO = 1.4
 
 Box = tuple[float, float, float, float]
 
@@ -63,6 +64,9 @@ def _reduced(rgb: np.ndarray, side: int) -> np.ndarray:
     if scale >= 1:
         return rgb
     size = max(1, round(width * scale)), max(1, round(height * scale))
+    # Exact halves have a fast path in OpenCV: four times quicker for a 12-megapixel photo, and the same average.
+    while rgb.shape[1] > 4 * size[0] and rgb.shape[0] > 4 * size[1]:
+        rgb = cv2.resize(rgb, (rgb.shape[1] // 2, rgb.shape[0] // 2), interpolation=cv2.INTER_AREA)
     return cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
 
 
@@ -85,8 +89,16 @@ def crop_pixels(rgb: np.ndarray, box_fraction: Sequence[float]) -> tuple[int, in
 
 
 def crop_copy(rgb: np.ndarray, box_fraction: Sequence[float]) -> np.ndarray:
-    """The region's pixels, area-averaged so that the long side is at most :data:`CROP_SIDE` pixels."""
+    """The region's pixels, with a long side of at most :data:`CROP_SIDE` pixels.
+
+    A region up to 1.4 times that size gives its middle part as it is: resampling by a little would smear just the
+    compression blocks and the noise that the second look is for.  Larger regions are area-averaged.
+    """
     left, top, right, bottom = crop_pixels(_checked(rgb), box_fraction)
+    if max(right - left, bottom - top) <= _WINDOW_UP_TO * CROP_SIDE:
+        spare_x, spare_y = max(0, right - left - CROP_SIDE), max(0, bottom - top - CROP_SIDE)
+        left, right = left + spare_x // 2, right - (spare_x - spare_x // 2)
+        top, bottom = top + spare_y // 2, bottom - (spare_y - spare_y // 2)
     return _reduced(np.ascontiguousarray(rgb[top:bottom, left:right]), CROP_SIDE)
 
 

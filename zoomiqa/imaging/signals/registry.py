@@ -122,12 +122,8 @@ SIGNALS: Mapping[str, SignalInfo] = _table(
     SignalInfo("gamut_clipped", "share", 0, 1, "lower", False, False,
                "saturated pixels with a channel at an end of its range", "this project"),
     SignalInfo("cast", "Lab chroma", 0, _INF, "lower", False, False,
-               "chroma of the light: shades of grey, corrected by grey-edge and by pale, bright and deep pixels",
-               "van de Weijer, Gevers, Gijsenij, TIP 2007; Finlayson, Trezzi, CIC 2004"),
-    SignalInfo("cast_shade", "Lab chroma", 0, _INF, "lower", False, False, "chroma of the light by shades of grey",
-               "Finlayson, Trezzi, CIC 2004"),
-    SignalInfo("cast_pale", "Lab chroma", 0, _INF, "lower", False, False,
-               "chroma of the palest 5 % of pixels of middle lightness", "this project"),
+               "chroma of the light on a middle grey, by networks over log-chroma histograms; near 0 when in doubt",
+               "this project, after Barron, ICCV 2015"),
     SignalInfo("cast_hue", "degrees", 0, 360, "middle", False, False, "hue angle of the cast in CIELAB", "CIE 15"),
 )  # fmt: skip
 """Every signal by name."""
