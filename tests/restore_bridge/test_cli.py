@@ -186,7 +186,8 @@ def test_score_of_files_and_folders(run_folder, capsys):
     scores = {item["metric"]: item for item in row["scores"]}
     assert scores["ssim"]["after"] > scores["ssim"]["before"]
     assert {"rating", "psnr", "ssim", "consistency"} == set(scores)
-    assert main(["score", str(root / "photos"), str(root / "out/pictures"), "--metrics", "psnr", "--format", "text"]) == 0
+    folders = [str(root / "photos"), str(root / "out/pictures")]
+    assert main(["score", *folders, "--metrics", "psnr", "--format", "text"]) == 0
     out, err = capsys.readouterr()
     assert "noisy.png" in out
     assert "broken.png has no partner" in err

@@ -69,12 +69,12 @@ def histograms(rgb: PixelArray) -> Plane:
     steps = np.zeros_like(luma)
     steps[:, :-1] += np.abs(np.diff(luma, axis=1))
     steps[:-1] += np.abs(np.diff(luma, axis=0))
-    chroma = _LOG[small].reshape(-1, 3) @ OPPONENTS.T
+    chroma = OPPONENTS @ _LOG[small].reshape(-1, 3).T
     position = np.clip((chroma / SPAN + 1) / 2 * (BINS - 1), 0, BINS - 1.001)
     first = position.astype(np.int64)
     rest = position - first
-    near = (1 - rest[:, 0], rest[:, 0]), (1 - rest[:, 1], rest[:, 1])
-    index = np.concatenate([(first[:, 0] + i) * BINS + first[:, 1] + j for i in (0, 1) for j in (0, 1)])
+    near = (1 - rest[0], rest[0]), (1 - rest[1], rest[1])
+    index = np.concatenate([(first[0] + i) * BINS + first[1] + j for i in (0, 1) for j in (0, 1)])
     share = np.concatenate([near[0][i] * near[1][j] for i in (0, 1) for j in (0, 1)])
     band = np.tile(np.searchsorted(BAND_EDGES, luma.ravel(), side="right"), 4)
     bands = np.bincount(index + band * BINS * BINS, share, minlength=(HISTOGRAMS - 1) * BINS * BINS)
@@ -83,28 +83,37 @@ def histograms(rgb: PixelArray) -> Plane:
     return (np.sqrt(shares + 1e-6) * 4).astype(np.float32)
 
 
-def _convolve(planes: Plane, weights: Plane, bias: Plane) -> Plane:
-    """Convolution of CxHxW with OxCx5x5, stride 2, zero border, rectified."""
+def _patches(planes: Plane) -> Plane:
+    """What each place of a convolution (5x5, stride 2, zero border) over CxHxW sees: places x values."""
     edge = KERNEL // 2
+    channels, rows, columns = (planes.shape[0], planes.shape[1] // STRIDE, planes.shape[2] // STRIDE)
     padded = np.pad(planes, ((0, 0), (edge, edge), (edge, edge)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (KERNEL, KERNEL), (1, 2))[:, ::STRIDE, ::STRIDE]
-    rows, columns = windows.shape[1:3]
-    patches = windows.transpose(1, 2, 0, 3, 4).reshape(rows * columns, -1)
-    found = patches @ weights.reshape(len(weights), -1).T + bias
-    return np.asarray(np.maximum(found, 0).T.reshape(-1, rows, columns), np.float32)
+    found = np.empty((channels, KERNEL, KERNEL, rows, columns), np.float32)
+    for y in range(KERNEL):
+        for x in range(KERNEL):
+            found[:, y, x] = padded[:, y : y + STRIDE * rows : STRIDE, x : x + STRIDE * columns : STRIDE]
+    return found.reshape(channels * KERNEL * KERNEL, rows * columns)
 
 
-def network(arrays: Mapping[str, Plane], number: int, planes: Plane, levels: Plane) -> Plane:
-    """The cast on the `OPPONENTS` axes by one network."""
+def _layer(arrays: Mapping[str, Plane], name: str, values: Plane) -> Plane:
+    """A linear layer on a vector or on the columns of a matrix."""
+    weights = arrays[f"{name}.weight"]
+    bias = arrays[f"{name}.bias"]
+    flat = weights.reshape(len(weights), -1)
+    return np.asarray(flat @ values + (bias if values.ndim == 1 else bias[:, None]), np.float32)
 
-    def dense(values: Plane, layer: str) -> Plane:
-        return np.asarray(arrays[f"{number}.{layer}.weight"] @ values + arrays[f"{number}.{layer}.bias"], np.float32)
 
-    for layer in ("conv1", "conv2"):
-        planes = _convolve(planes, arrays[f"{number}.{layer}.weight"], arrays[f"{number}.{layer}.bias"])
-    shape = np.maximum(dense(planes.ravel(), "shape"), 0)
-    tones = np.maximum(dense(np.maximum(dense(2 * levels - 1, "levels1"), 0), "levels2"), 0)
-    return dense(np.maximum(dense(np.concatenate([shape, tones]), "joint"), 0), "out")[:2]
+def network(arrays: Mapping[str, Plane], number: int, patches: Plane, levels: Plane) -> Plane:
+    """The cast on the `OPPONENTS` axes by one network, from the patches of the histograms and the level features."""
+
+    def rectified(layer: str, values: Plane) -> Plane:
+        return np.maximum(_layer(arrays, f"{number}.{layer}", values), 0)
+
+    side = BINS // STRIDE
+    shape = rectified("conv2", _patches(rectified("conv1", patches).reshape(-1, side, side)))
+    tones = rectified("levels2", rectified("levels1", 2 * levels - 1))
+    joint = rectified("joint", np.concatenate([rectified("shape", shape.ravel()), tones]))
+    return _layer(arrays, f"{number}.out", joint)[:2]
 
 
 @lru_cache(maxsize=1)
@@ -118,7 +127,7 @@ def weights() -> Mapping[str, Plane]:
 def log_gains(rgb: PixelArray) -> NDArray[np.float64]:
     """Natural logarithms of the gains (red, green, blue; linear light) that the light puts on HxWx3 uint8 pixels."""
     arrays = weights()
-    planes, levels = histograms(rgb), level_features(rgb)
+    patches, levels = _patches(histograms(rgb)), level_features(rgb)
     count = 1 + max(int(name.split(".")[0]) for name in arrays)
-    casts = [network(arrays, number, planes, levels) for number in range(count)]
+    casts = [network(arrays, number, patches, levels) for number in range(count)]
     return np.asarray(np.mean(casts, 0) @ OPPONENTS, np.float64)
