@@ -26,9 +26,10 @@ from restore_bridge.guidance import Guidance, split_guidance
 from restore_bridge.prepass import load_prepass
 from restore_bridge.prompts import Prompts, compose
 from restore_bridge.restorers import Restorer, RestoreSettings, load_restorer
+from restore_bridge.restorers.base import check_scale
 from restore_bridge.scoring import consistency
 from zoomiqa.assessors import Assessor, create_assessor
-from zoomiqa.errors import ImageTooLarge, OptionInvalid, ZoomIQAError
+from zoomiqa.errors import BackendFailed, OptionInvalid, ZoomIQAError
 from zoomiqa.imaging import Picture
 from zoomiqa.limits import LOCAL, Limits
 from zoomiqa.types import Assessment, Note
@@ -246,7 +247,7 @@ class RestoreBridge:
     def plan(self, picture: Picture, before: Assessment | None = None) -> Plan:
         """What `run` would do with this picture; nothing is restored."""
         settings = self.settings
-        self._check_size(picture)
+        self._check(picture)
         before = before or self._assess(picture)
         guidance = split_guidance(before, prompt=settings.prompt, negative=settings.negative)
         return Plan(
@@ -272,8 +273,9 @@ class RestoreBridge:
 
         Raises:
             ImageTooLarge: the result would exceed `limits.result_pixels`.
+            OptionInvalid: the restorer has no such scale.
         """
-        self._check_size(picture)
+        self._check(picture)
         before = before or self._assess(picture)
         if before.rating is None:
             return self._untouched(picture, before, "the input could not be assessed", error=before.error)
@@ -298,6 +300,8 @@ class RestoreBridge:
             settings=self.settings,
             notes=guidance.notes,
         )
+        if all(item.error for item in candidates):
+            return replace(result, error=candidates[0].error)
         best = result.best
         if best is None or best.picture is None:
             return result
@@ -332,8 +336,16 @@ class RestoreBridge:
                 return replace(candidate, assessment=before, consistency=1.0, reason=_UNCHANGED)
             after = self._assess(restored)
             agreement = consistency(restored.pixels, picture.pixels)
-        except ZoomIQAError as error:
-            return replace(candidate, reason=f"it failed: {error}", error=error.to_dict())
+        except Exception as error:
+            # A restorer may come from anyone: whatever it raises must not stop a folder.
+            known = (
+                error
+                if isinstance(error, ZoomIQAError)
+                else BackendFailed(
+                    f"restorer {self.restorer.capabilities.name!r} raised {type(error).__name__}", error, "report it"
+                )
+            )
+            return replace(candidate, reason=f"it failed: {known}", error=known.to_dict())
         accepted, reason = self._judge(before, after, agreement)
         return replace(
             candidate,
@@ -356,6 +368,11 @@ class RestoreBridge:
             return False, f"the assessor does not find it better ({figures})"
         return True, f"the assessor finds it better ({figures})"
 
+    def _check(self, picture: Picture) -> None:
+        """Refuse what the restorer cannot do before anything is looked at."""
+        settings = RestoreSettings(scale=self.settings.scale, limits=self.limits)
+        check_scale(self.restorer.capabilities, settings, picture.size)
+
     def _assess(self, picture: Picture) -> Assessment:
         return next(iter(self.assessor.assess([picture])))
 
@@ -377,16 +394,6 @@ class RestoreBridge:
             settings=self.settings,
             error=error,
         )
-
-    def _check_size(self, picture: Picture) -> None:
-        pixels = picture.width * picture.height * self.settings.scale**2
-        if pixels > self.limits.result_pixels:
-            raise ImageTooLarge(
-                f"{picture.width} x {picture.height} enlarged {self.settings.scale} times is {pixels / 1e6:.1f} Mpx,"
-                f" above the limit of {self.limits.result_pixels / 1e6:.1f} Mpx",
-                None,
-                "use a smaller scale or raise the limit",
-            )
 
 
 _UNCHANGED = "there was nothing to change: the guidance asks for nothing that was also measured"

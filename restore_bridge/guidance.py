@@ -19,7 +19,7 @@ from typing import Any, Literal
 from restore_bridge.textclean import sanitise
 from restore_bridge.wording import negative_phrases, positive_phrases, sentences
 from zoomiqa.limits import LOCAL, Limits
-from zoomiqa.types import Assessment, BoxFraction, Note
+from zoomiqa.types import Assessment, BoxFraction, Finding, Note
 from zoomiqa.vocabulary import REGIONS, Flaw, Severity, find_flaws
 
 Side = Literal["positive", "negative"]
@@ -37,6 +37,7 @@ DEFAULT_NEGATIVE = ("blur", "noise and grain", "compression blocking", "ringing 
 """Used when no issue is given at all. They fill a prompt; nothing is repaired on their account."""
 
 LONGEST_CLAUSE = 600
+LONGEST_OWN = 4_000
 """Characters of one clause that are read; nobody writes longer ones, and reading stays linear."""
 
 _SEVERE = re.compile(
@@ -191,8 +192,8 @@ def split_guidance(
     """Split every round of `assessment` into guidance.
 
     Earlier and later words add up, as a model's later look speaks of one region. An assessor that measures (its looks
-    carry findings) states in its last look everything that still holds: only that look is read, so that a flaw it
-    refuted is not repaired.
+    carry findings) states in its last look everything that still holds, and names places of the whole frame: only that
+    look is read, so that a flaw it refuted is not repaired, and a flaw's box is that of its finding.
 
     Args:
         prompt: The user's own words for the positive side; put first, never dropped.
@@ -205,7 +206,7 @@ def split_guidance(
     is_measured = any(look.findings for look in assessment.rounds)
     for look in assessment.rounds[-1:] if is_measured else assessment.rounds:
         box = None
-        if look.shown_box is not None:
+        if look.shown_box is not None and not is_measured:
             if size is None:
                 notes.append(
                     Note(
@@ -216,8 +217,22 @@ def split_guidance(
                 )
             else:
                 box = look.shown_box.to_fraction(size)
-        parts.append(_read(look.sections.directions, look.sections.issues, box, look.index, limits))
+        part = _read(look.sections.directions, look.sections.issues, box, look.index, limits)
+        parts.append(replace(part, negative=_placed(part.negative, look.findings)) if is_measured else part)
     return _joined([*parts, Guidance(notes=tuple(notes))])
+
+
+def _placed(phrases: tuple[Phrase, ...], findings: tuple[Finding, ...]) -> tuple[Phrase, ...]:
+    """Phrases with the measured box of their flaw in place of the one read from words."""
+    found = {finding.flaw: finding for finding in findings}
+    placed = []
+    for phrase in phrases:
+        finding = found.get(phrase.flaw) if phrase.flaw else None
+        if finding is not None:
+            box = None if finding.region == "whole frame" else finding.box_fraction
+            phrase = replace(phrase, box_fraction=box, region=finding.region)
+        placed.append(phrase)
+    return tuple(placed)
 
 
 def split_text(
@@ -400,7 +415,7 @@ def _user(prompt: str | None, negative: str | None) -> Guidance:
 
 
 def _own(words: str | None, side: Side) -> tuple[Phrase, ...]:
-    text = sanitise(words or "")
+    text = sanitise((words or "")[:LONGEST_OWN])
     if not text:
         return ()
     named = tuple(dict.fromkeys(flaw for flaw, _ in find_flaws(text)))

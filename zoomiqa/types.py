@@ -1,6 +1,6 @@
 """The values that travel between the rooms. It must not know how anything is computed.
 
-All are frozen. Those that end in a record have `to_dict`; `zoomiqa.schema` publishes their JSON form.
+All are frozen. Those that end in a record have `to_dict`; `zoomiqa schema` prints their JSON form.
 
 Spaces of boxes are in the names: `box` is half-open integer pixels `(x1, y1, x2, y2)` of the upright original,
 `box_fraction` is the same as fractions of width and height, `box_model` is what a model wrote, untouched.
@@ -8,6 +8,7 @@ Spaces of boxes are in the names: `box` is half-open integer pixels `(x1, y1, x2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -66,8 +67,8 @@ class Box:
         width, height = size
         x1 = min(max(int(box_fraction[0] * width + 1e-9), 0), width - 1)
         y1 = min(max(int(box_fraction[1] * height + 1e-9), 0), height - 1)
-        x2 = min(max(-int(-box_fraction[2] * width + 1e-9), x1 + 1), width)
-        y2 = min(max(-int(-box_fraction[3] * height + 1e-9), y1 + 1), height)
+        x2 = min(max(math.ceil(box_fraction[2] * width - 1e-9), x1 + 1), width)
+        y2 = min(max(math.ceil(box_fraction[3] * height - 1e-9), y1 + 1), height)
         return cls(x1, y1, x2, y2)
 
     def to_list(self) -> list[int]:
@@ -227,7 +228,7 @@ class Reply:
     tokens_out: int | None = None
     seconds: float | None = None
     spread: float | None = None
-    """The backend's own standard deviation of the rating (in rating points), where it has one."""
+    """The backend's own expected error of the rating (in rating points), where it has one."""
 
     findings: tuple[Finding, ...] = ()
     """Measured evidence behind the text, where the backend measures."""
@@ -359,7 +360,8 @@ class Assessment:
     """1..5; that of the last round."""
 
     spread: float | None = None
-    """Standard deviation of the rating, in rating points, where known."""
+    """Expected error of the rating, in rating points, where known: a standard deviation of sampled ratings, or the
+    expected absolute error of a fitted one."""
 
     notes: tuple[Note, ...] = ()
     error: Mapping[str, str] | None = None
@@ -393,8 +395,8 @@ class Assessment:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """The measured evidence of the last look that has any."""
-        return next((look.findings for look in reversed(self.rounds) if look.findings), ())
+        """The measured evidence that holds in the end: the last look's, which may have refuted earlier ones."""
+        return self.rounds[-1].findings if self.rounds else ()
 
     @property
     def box(self) -> Box | None:

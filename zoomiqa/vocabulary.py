@@ -7,6 +7,7 @@ that reads them back, the restorers that act on them, and the synthetic distorti
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -134,13 +135,15 @@ def find_flaws(text: str) -> list[tuple[Flaw, tuple[int, int]]]:
     It reads words, not meaning: a negated mention ("no noise") is found as well; `restore_bridge.guidance` decides
     what a mention in its section means.
     """
-    claimed: list[tuple[Flaw, tuple[int, int]]] = []
+    claimed: list[tuple[tuple[int, int], Flaw]] = []  # kept in reading order, so that a span meets only its neighbours
     for flaw, pattern in _COMPILED.items():
         for match in pattern.finditer(text):
-            start, end = match.span()
-            if all(end <= other[0] or start >= other[1] for _, other in claimed):
-                claimed.append((flaw, (start, end)))
-    return sorted(claimed, key=lambda item: item[1])
+            span = match.span()
+            place = bisect_left(claimed, (span,))
+            after_previous = place == 0 or claimed[place - 1][0][1] <= span[0]
+            if after_previous and (place == len(claimed) or span[1] <= claimed[place][0][0]):
+                claimed.insert(place, (span, flaw))
+    return [(flaw, span) for span, flaw in claimed]
 
 
 REGIONS: dict[str, tuple[float, float, float, float]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from zoomiqa.errors import OptionInvalid
+from zoomiqa.errors import ImageTooLarge, OptionInvalid
 from zoomiqa.limits import LOCAL, Limits
 from zoomiqa.types import Note
 
@@ -138,7 +138,8 @@ def check_scale(capabilities: Capabilities, settings: RestoreSettings, size: tup
     """Refuse a scale that the restorer lacks or a result beyond the limits, before anything is loaded.
 
     Raises:
-        OptionInvalid: either of the two.
+        OptionInvalid: the scale.
+        ImageTooLarge: the size.
     """
     if settings.scale not in capabilities.scales:
         raise OptionInvalid(
@@ -148,6 +149,9 @@ def check_scale(capabilities: Capabilities, settings: RestoreSettings, size: tup
         )
     pixels = size[0] * size[1] * settings.scale**2
     if pixels > settings.limits.result_pixels:
-        raise OptionInvalid(
-            f"the result would have more than {settings.limits.result_pixels} pixels", pixels, "choose a smaller scale"
+        raise ImageTooLarge(
+            f"{size[0]} x {size[1]} enlarged {settings.scale} times is {pixels / 1e6:.1f} Mpx, above the limit of"
+            f" {settings.limits.result_pixels / 1e6:.1f} Mpx",
+            None,
+            "use a smaller scale or raise the limit",
         )

@@ -16,8 +16,9 @@ from skimage import data
 from zoomiqa.errors import ImageValuesInvalid, OptionInvalid
 from zoomiqa.imaging.distortions import distort
 from zoomiqa.imaging.signals import SIGNALS, hints, hue_name, measure
-from zoomiqa.imaging.signals.canvas import FULL_LIMIT_PX, TILE_PX, canvas_of
-from zoomiqa.imaging.signals.color import hasler_colorfulness
+from zoomiqa.imaging.signals.canvas import FULL_LIMIT_PX, TILE_PX, canvas_of, reduced
+from zoomiqa.imaging.signals.color import cast_of_gains, hasler_colorfulness, measure_color
+from zoomiqa.imaging.signals.light import weights
 from zoomiqa.imaging.signals.noise import chen_sigma
 
 SHARED = Path(os.environ.get("ZOOMIQA_SHARED") or Path(__file__).resolve().parents[2].parent / "shared")
@@ -46,7 +47,7 @@ def check(signals):
     assert set(signals.to_dict()["values"]) == set(SIGNALS)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.integers(1, 90),
     st.integers(1, 90),
@@ -72,17 +73,18 @@ def test_every_shape_is_defined(height, width, kind, scale, seed):
 
 @pytest.mark.parametrize("name", PHOTOS)
 def test_photographs_are_defined_at_both_scales(name):
-    rgb = np.ascontiguousarray(PHOTOS[name])
+    rgb = np.ascontiguousarray(PHOTOS[name][:256, :320])
     check(measure(rgb))
     check(measure(rgb[::2, ::2], scale=0.5))
 
 
 def test_measuring_twice_is_the_same_and_leaves_the_picture_alone():
-    rgb = data.astronaut().copy()
+    original = data.astronaut()[:256, :256]
+    rgb = original.copy()
     rgb.setflags(write=False)
     one, two = measure(rgb), measure(rgb)
     assert one.to_dict() == two.to_dict()
-    assert np.array_equal(rgb, data.astronaut())
+    assert np.array_equal(rgb, original)
 
 
 @pytest.mark.parametrize("sigma", [3, 5, 10, 20, 35])
@@ -136,8 +138,41 @@ def test_signals_follow_severity(distortion, signal, rises, photo):
 
 
 def test_cast_follows_severity_away_from_the_scenes_own_tint():
-    values = [measure(distort(data.astronaut(), "color_cast", s, seed=5).pixels).value("cast") for s in (1, 3, 5)]
-    assert values == sorted(values)
+    rgb = reduced(data.astronaut(), 144)
+    for seed in range(4):
+        values = [measure_color(distort(rgb, "color_cast", s, seed=seed).pixels)["cast"] for s in range(1, 6)]
+        assert values == sorted(values)
+
+
+def test_a_gain_on_two_channels_is_a_cast_and_a_grey_picture_has_none():
+    rgb = reduced(data.coffee(), 144)
+    warm = measure_color(np.clip(rgb * np.array([1.4, 1.0, 0.65]), 0, 255).astype(np.uint8))
+    assert warm["cast"] > 20
+    assert hue_name(warm["cast_hue"]) in ("red", "orange", "yellow")
+    grey = measure_color(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, 2))
+    assert grey["cast"] < 5
+
+
+def test_the_light_needs_usable_pixels():
+    for level in (0, 255):
+        assert measure_color(np.full((64, 64, 3), level, np.uint8))["cast"] is None
+    assert measure_color(np.full((9, 9, 3), 127, np.uint8))["cast"] is None
+
+
+def test_gains_have_a_strength_and_a_hue():
+    assert cast_of_gains(np.zeros(3))[0] == 0
+    strength, hue = cast_of_gains(np.array([-0.2, 0.4, -0.2]))
+    assert strength == pytest.approx(100 * 0.24**0.5)
+    assert hue_name(hue) == "green"
+    strength, hue = cast_of_gains(np.array([0.4, 0.0, -0.4]))
+    assert strength == pytest.approx(70 * 0.32**0.5)
+    assert hue_name(hue) == "orange"
+
+
+def test_the_lights_weights_are_small_and_finite():
+    arrays = weights()
+    assert sum(array.size for array in arrays.values()) < 200_000
+    assert all(np.isfinite(array).all() for array in arrays.values())
 
 
 @pytest.mark.parametrize("sigma", [1.5, 2.5, 4.0])
@@ -265,7 +300,6 @@ def test_wrong_input_is_refused():
 def test_cost_stays_bounded():
     """A loose bound, for shared machines: the budget is 45 ms of one core."""
     rgb = np.ascontiguousarray(data.astronaut()[:384])
-    measure(rgb)
     costs = []
     for _ in range(3):
         start = time.perf_counter()
@@ -279,9 +313,9 @@ def test_cost_stays_bounded():
 @pytest.mark.parametrize("sigma", [5, 20])
 def test_noise_on_kodak(sigma):
     found = []
-    for path in sorted(KODAK.glob("*.png"))[::6]:
+    for path in sorted(KODAK.glob("*.png"))[::8]:
         with Image.open(path) as opened:
-            rgb = np.asarray(opened.convert("RGB"))
+            rgb = np.asarray(opened.convert("RGB"))[:384, :384]
         noise = np.random.default_rng(sigma).standard_normal(rgb.shape) * sigma
         found.append(measure(np.clip(np.round(rgb + noise), 0, 255).astype(np.uint8)).value("chroma_noise_sigma"))
     assert np.mean(found) == pytest.approx(sigma, rel=0.06)

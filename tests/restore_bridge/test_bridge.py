@@ -13,7 +13,7 @@ from zoomiqa.backends import ScriptedBackend
 from zoomiqa.errors import BackendFailed, ImageTooLarge, OptionInvalid
 from zoomiqa.imaging import picture_from_array
 from zoomiqa.limits import Limits
-from zoomiqa.types import Assessment, Finding
+from zoomiqa.types import Assessment, Finding, Round, Sections
 from zoomiqa.vocabulary import Flaw, Severity
 
 
@@ -98,6 +98,26 @@ def test_a_failing_candidate_spares_the_others(photo):
     )
     assert (alone.kept, alone.after) == ("original", None)
     assert "it failed" in alone.reason
+    assert alone.error["code"] == "ZIQ-401", "a restoration that never came about is no success"
+
+
+def test_whatever_a_restorer_raises_is_a_value(photo):
+    result = RestoreBridge(judge(2.0, 3.0), restorer=Brighten(steps=[RuntimeError("boom"), 5])).run(photo)
+    assert "RuntimeError" in result.candidates[0].error["message"]
+    assert result.chosen == 1
+
+
+def test_a_scale_the_restorer_lacks_is_refused_by_run_and_plan(photo):
+    bridge = RestoreBridge(judge(2.0), BridgeSettings(scale=3), restorer=Brighten())
+    for call in (bridge.run, bridge.plan):
+        with pytest.raises(OptionInvalid, match="no scale 3"):
+            call(photo)
+
+
+def test_a_refuted_flaw_does_not_count_against_a_picture():
+    finding = Finding(Flaw.BLUR, Severity.SEVERE, 0.8, "resolution", 0.2, 0.66)
+    first = Round(0, "", Sections(), 3.0, "crop", findings=(finding,))
+    assert standing(Assessment(rounds=(first, Round(1, "", Sections(), 3.0, "final")), rating=3.0)) == 3.0
 
 
 def test_a_candidate_that_cannot_be_rated_is_not_kept(photo):

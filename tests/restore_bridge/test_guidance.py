@@ -273,3 +273,31 @@ def test_an_assessor_that_measures_is_taken_at_its_last_word():
 def test_a_statement_that_nothing_is_wrong_is_no_flaw(issues, flaws):
     stated = [phrase.flaw for phrase in split_text(None, issues).negative if phrase.origin == "model"]
     assert stated == flaws
+
+
+def test_a_measured_flaw_keeps_its_measured_box():
+    box = (0.33, 0.24, 0.52, 0.92)
+    blocking = Finding(Flaw.BLOCKING, Severity.SEVERE, 0.8, "blocking", 0.9, 0.15, box, "centre")
+    look = Round(
+        1,
+        "",
+        Sections(issues="Severe compression blocking is visible in the centre."),
+        3.0,
+        "final",
+        shown_box=Box(30, 20, 100, 90),
+        findings=(blocking,),
+    )
+    phrase = split_guidance(Assessment((look,), 3.0, image=ImageInfo(None, None, 100, 100))).negative[0]
+    assert phrase.box_fraction == box
+    assert (
+        plan_actions(split_guidance(Assessment((look,), 3.0, image=ImageInfo(None, None, 100, 100))))[0].box_fraction
+        == box
+    )
+
+
+def test_many_mentions_take_linear_time():
+    import time
+
+    start = time.process_time()
+    split_text("Good.", "Noise.", prompt="noise and " * 20_000)
+    assert time.process_time() - start < 2

@@ -5,7 +5,7 @@
 
 Prints out-of-fold figures of both looks for the whole and for every subset, fits on everything, writes the weights
 and a ``.json`` beside them, and verifies that the exported numpy predictor gives the ratings of the fitted members
-(LightGBM's own prediction and the training kernel).  LightGBM and scipy are needed here and nowhere else.
+(LightGBM's own prediction and the training kernel).  LightGBM is needed here and nowhere else.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ import scipy.linalg
 from scipy.optimize import nnls
 from scipy.stats import spearmanr
 
-from training.compact_rating import degrade
 from zoomiqa.assessors.compact import features as look
 from zoomiqa.assessors.compact.fisher import Codebook
 from zoomiqa.assessors.compact.rating import FORMAT_VERSION, RatingModel, spread_inputs
+
+from . import degrade
 
 HAND = look.HANDMADE_COUNT
 #: Chosen by cross-validation on the 3,600 photos (seed 0); see the report in compact_rating.json.

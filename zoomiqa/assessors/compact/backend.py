@@ -9,10 +9,12 @@ viewing copy, then at one region in full resolution - and writes down what its s
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import resources
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -35,6 +37,16 @@ from zoomiqa.imaging.picture import Picture, crop
 from zoomiqa.imaging.signals import Signals, measure
 from zoomiqa.types import Box, Finding, ImagePart, Reply, Request
 from zoomiqa.vocabulary import name_region
+
+
+def _weights_mark() -> str:
+    """Eight digits that change with the fitted parts, so that a run is not resumed with others."""
+    package = resources.files("zoomiqa")
+    mark = hashlib.sha256((package / "assessors" / "compact" / "data" / "compact_rating.json").read_bytes())
+    for part in sorted((package / "imaging" / "signals" / "data").iterdir(), key=lambda item: item.name):
+        mark.update(part.read_bytes())
+    return mark.hexdigest()[:8]
+
 
 NOTHING_MORE = 1.02
 """A picture at most this many times its viewing copy's size shows nothing new from close by."""
@@ -63,7 +75,7 @@ class CompactBackend:
 
     capabilities = Capabilities(
         name="compact",
-        version="1",
+        version=f"1+{_weights_mark()}",
         description=(
             "Measured signals and a regressor fitted on human scores (BIQ2021, official training part); no neural"
             " network and no language model."
@@ -160,7 +172,7 @@ def _region_shown(request: Request) -> Box | None:
 
 def _why_zoom(first: _FirstLook) -> str:
     reason = (
-        "Every part holds about the same detail, so the centre speaks for all."
+        "No part holds clearly more fine detail than the centre, so the centre speaks for all."
         if first.region.reason == "uniform_centre"
         else "That region holds the most fine detail, where such flaws would show."
     )

@@ -28,7 +28,7 @@ def patches_of(luma: np.ndarray, budget: int) -> np.ndarray:
     rows = rows - rows.mean(1, keepdims=True)
     # The floor of 6 grey levels keeps sensor noise in flat places from being blown up to full contrast.
     deviation = np.sqrt(np.einsum("ij,ij->i", rows, rows) / rows.shape[1])
-    return rows / (deviation[:, None] + np.float32(6 / 255))
+    return np.asarray(rows / (deviation[:, None] + np.float32(6 / 255)))
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Codebook:
         second = second / self.variances / (root * np.float32(np.sqrt(2)))
         vector = np.concatenate([((zero - self.weights[:, None]) / root).ravel(), first.ravel(), second.ravel()])
         vector = np.sign(vector) * np.sqrt(np.abs(vector))
-        return (vector / (np.linalg.norm(vector) + 1e-9)).astype(np.float32)
+        return np.asarray(vector / (np.linalg.norm(vector) + 1e-9), np.float32)
 
     @classmethod
     def fit(cls, patches: np.ndarray, rng: np.random.Generator, rounds: int = 20) -> Codebook:

@@ -97,8 +97,8 @@ def distortion_meters(out: dict[str, float], luma: np.ndarray, rgb: np.ndarray) 
     # cv2 reduces planes many times faster than numpy does along a last axis of three.
     red, green, blue = cv2.split(rgb)
     low, high = cv2.min(cv2.min(red, green), blue), cv2.max(cv2.max(red, green), blue)
-    out["d_white"] = cv2.countNonZero(cv2.compare(low, 0.985, cv2.CMP_GT)) / low.size
-    out["d_black"] = cv2.countNonZero(cv2.compare(high, 0.03, cv2.CMP_LT)) / low.size
+    out["d_white"] = np.count_nonzero(low > 0.985) / low.size
+    out["d_black"] = np.count_nonzero(high < 0.03) / low.size
     flat = cv2.blur((np.abs(cv2.Laplacian(luma, cv2.CV_32F)) < 1.5 / 255).astype(np.float32), (9, 9))
     out["d_flat"] = float((flat > 0.98).mean())
 

@@ -1,7 +1,7 @@
 """Colourfulness, saturation and the colour of the light, from the reduced picture. It must not know severity.
 
 A dominant colour (a forest, a sky) is not a cast. A cast is the colour of the light (`zoomiqa.imaging.signals.light`);
-`cast` is the CIELAB chroma that it gives a middle grey, and leans to zero where the scene may explain its colours.
+`cast` is the length of its log gains in hundredths, and leans to zero where the scene may explain its colours.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ COLOR_LONG_SIDE_PX = 144
 LEAST_PIXELS = 100
 """Pixels neither black nor clipped below which nothing is said of the light."""
 
+DAYLIGHT_WEIGHT = 0.7
+"""What a gain of red against blue counts beside one of green: a scene's own light varies from orange to blue."""
+
 Values = dict[str, float | None]
 
 
@@ -44,14 +47,15 @@ def hasler_colorfulness(rgb: PixelArray) -> float:
     return math.hypot(float(rg.std()), float(yb.std())) + 0.3 * math.hypot(float(rg.mean()), float(yb.mean()))
 
 
-def chroma_of_gains(gains: NDArray[np.floating]) -> tuple[float, float]:
-    """(CIELAB chroma, hue angle in degrees) of a middle grey under a light with these log gains (R, G, B)."""
+def cast_of_gains(gains: NDArray[np.floating]) -> tuple[float, float]:
+    """(strength, CIELAB hue angle in degrees) of a light with these log gains (R, G, B); the strength as `cast`."""
+    daylight, other = float(gains @ np.array([1, 0, -1]) / 2**0.5), float(gains @ np.array([1, -2, 1]) / 6**0.5)
     light = np.exp(gains)
     pixel = np.clip(light / float(light @ np.array([0.2126, 0.7152, 0.0722])) * 0.25, 0, 1)
     encoded = np.where(pixel <= 0.0031308, pixel * 12.92, 1.055 * pixel ** (1 / 2.4) - 0.055)
     lab = cv2.cvtColor(encoded.astype(np.float32).reshape(1, 1, 3), cv2.COLOR_RGB2LAB)
-    a, b = float(lab[0, 0, 1]), float(lab[0, 0, 2])
-    return math.hypot(a, b), math.degrees(math.atan2(b, a)) % 360
+    hue = math.degrees(math.atan2(float(lab[0, 0, 2]), float(lab[0, 0, 1]))) % 360
+    return 100 * math.hypot(DAYLIGHT_WEIGHT * daylight, other), hue
 
 
 def measure_color(rgb: PixelArray) -> Values:
@@ -70,5 +74,5 @@ def measure_color(rgb: PixelArray) -> Values:
     }
     highest = rgb.max(2)
     if ((highest > 12) & (highest < 250)).sum() >= LEAST_PIXELS:
-        values["cast"], values["cast_hue"] = chroma_of_gains(log_gains(rgb))
+        values["cast"], values["cast_hue"] = cast_of_gains(log_gains(rgb))
     return values

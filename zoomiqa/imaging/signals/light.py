@@ -24,9 +24,7 @@ WEIGHTS = "color_light.npz"
 SIDE_PX, BINS, SPAN = 48, 32, 1.6
 """Side of the square that the histograms are taken from, their bins per axis, and the log-chroma they end at."""
 
-OPPONENTS: NDArray[np.float32] = np.array(
-    [[2**-0.5, -(2**-0.5), 0], [6**-0.5, 6**-0.5, -2 * 6**-0.5]], np.float32
-)
+OPPONENTS: NDArray[np.float32] = np.array([[2**-0.5, -(2**-0.5), 0], [6**-0.5, 6**-0.5, -2 * 6**-0.5]], np.float32)
 """Orthonormal axes of log chroma: red against green, and both against blue. Grey is the origin."""
 
 QUANTILES = (0.002, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.998)
@@ -97,10 +95,10 @@ def _patches(planes: Plane) -> Plane:
 
 def _layer(arrays: Mapping[str, Plane], name: str, values: Plane) -> Plane:
     """A linear layer on a vector or on the columns of a matrix."""
-    weights = arrays[f"{name}.weight"]
-    bias = arrays[f"{name}.bias"]
-    flat = weights.reshape(len(weights), -1)
-    return np.asarray(flat @ values + (bias if values.ndim == 1 else bias[:, None]), np.float32)
+    matrix, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
+    return np.asarray(
+        matrix.reshape(len(matrix), -1) @ values + (bias if values.ndim == 1 else bias[:, None]), np.float32
+    )
 
 
 def network(arrays: Mapping[str, Plane], number: int, patches: Plane, levels: Plane) -> Plane:

@@ -121,8 +121,8 @@ SIGNALS: Mapping[str, SignalInfo] = _table(
                "CIE 15"),
     SignalInfo("gamut_clipped", "share", 0, 1, "lower", False, False,
                "saturated pixels with a channel at an end of its range", "this project"),
-    SignalInfo("cast", "Lab chroma", 0, _INF, "lower", False, False,
-               "chroma of the light on a middle grey, by networks over log-chroma histograms; near 0 when in doubt",
+    SignalInfo("cast", "log gain / 100", 0, _INF, "lower", False, False,
+               "gains of the light (red against blue counts 0.7), by small networks; near 0 when in doubt",
                "this project, after Barron, ICCV 2015"),
     SignalInfo("cast_hue", "degrees", 0, 360, "middle", False, False, "hue angle of the cast in CIELAB", "CIE 15"),
 )  # fmt: skip
