@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from zoomiqa import __version__
-from zoomiqa.errors import ImageError
+from zoomiqa.errors import ImageError, RecordCorrupt
 from zoomiqa.files import atomic_write_text
 from zoomiqa.imaging import PixelArray, open_picture
 from zoomiqa.limits import LOCAL, Limits
@@ -69,9 +69,17 @@ def write_report(
 
     Raises:
         OutputFailed: the file cannot be written.
+        RecordCorrupt: a record is not one of a restoration, or lacks a part.
     """
     target = Path(path)
-    cards = [_card(record, records_folder or target.parent, limits) for record in records]
+    cards = []
+    for number, record in enumerate(records, start=1):
+        try:
+            cards.append(_card(record, records_folder or target.parent, limits))
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise RecordCorrupt(
+                f"record {number} is not one of `restore-bridge run`", None, "give records.jsonl of a run"
+            ) from error
     atomic_write_text(target, _render(cards, title))
     return target
 

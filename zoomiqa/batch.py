@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 import time
 from collections import deque
@@ -18,13 +19,16 @@ from pathlib import Path
 
 from zoomiqa.assessors.base import Assessor
 from zoomiqa.assessors.registry import AssessorSpec, create_assessor
-from zoomiqa.errors import ZoomIQAError
+from zoomiqa.errors import OptionInvalid, ZoomIQAError
 from zoomiqa.imaging import Picture, open_picture
 from zoomiqa.limits import LOCAL, Limits
 from zoomiqa.types import Assessment, Choice, ImageInfo, failed
 
 _WORTH_A_POOL = 12
 """Files from which starting worker processes (about a second) pays."""
+
+_HELD_FAILURES = 16
+"""Failures that may wait behind a picture under way before the assessor is made to finish what it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,17 @@ class OpenOptions:
 
 
 def choose_jobs(requested: int | None, files: int, assessor: Assessor) -> Choice:
-    """How many worker processes to use, with the reason."""
-    if requested is not None:
-        return Choice(str(max(1, requested)), "asked for")
+    """How many worker processes to use, with the reason.
+
+    Raises:
+        OptionInvalid: fewer than one is asked for.
+    """
+    if requested is not None and requested < 1:
+        raise OptionInvalid("jobs must be at least 1", requested, "give a positive number")
     if not assessor.parallel:
         return Choice("1", "this assessor batches by itself")
+    if requested is not None:
+        return Choice(str(requested), "asked for")
     if files < _WORTH_A_POOL:
         return Choice("1", f"fewer than {_WORTH_A_POOL} files do not repay starting processes")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -94,30 +104,49 @@ def _in_order(
 
 
 def _assess_here(paths: Iterable[Path], assessor: Assessor, options: OpenOptions) -> Iterator[Assessment]:
-    failures: dict[int, Assessment] = {}
-    opened: deque[int] = deque()
+    """Results in the order of `paths`; a failure is given out as soon as everything before it is."""
+    source = iter(paths)
+    for path in source:
+        opened = _open_or_fail(path, options)
+        if isinstance(opened, Assessment):
+            yield opened
+        else:
+            yield from _assess_stretch(opened, source, assessor, options)
+
+
+def _assess_stretch(
+    first: Picture, source: Iterator[Path], assessor: Assessor, options: OpenOptions
+) -> Iterator[Assessment]:
+    """Results of `first` and of what follows it in `source`, up to a failure that must not wait."""
+    waiting: deque[Assessment | None] = deque()  # in order: failures, and `None` for a picture that the assessor has
 
     def pictures() -> Iterator[Picture]:
-        for index, path in enumerate(paths):
-            try:
-                picture = open_one(path, options)
-            except ZoomIQAError as error:
-                failures[index] = failed_file(path, error)
-            else:
-                opened.append(index)
-                yield picture
+        waiting.append(None)
+        yield first
+        for path in source:
+            opened = _open_or_fail(path, options)
+            if isinstance(opened, Picture):
+                waiting.append(None)
+                yield opened
+                continue
+            waiting.append(opened)
+            failures = sum(item is not None for item in waiting)
+            if failures == len(waiting) or failures >= _HELD_FAILURES:
+                return
 
-    position = 0
     for assessment in assessor.assess(pictures()):
-        index = opened.popleft()
-        while position < index:
-            yield failures.pop(position)
-            position += 1
+        waiting.popleft()
         yield assessment
-        position += 1
-    while position in failures:
-        yield failures.pop(position)
-        position += 1
+        while waiting and waiting[0] is not None:
+            yield waiting.popleft()  # type: ignore[misc]
+    yield from (item for item in waiting if item is not None)
+
+
+def _open_or_fail(path: Path, options: OpenOptions) -> Picture | Assessment:
+    try:
+        return open_one(path, options)
+    except ZoomIQAError as error:
+        return failed_file(path, error, options.limits)
 
 
 def open_one(path: Path, options: OpenOptions) -> Picture:
@@ -125,18 +154,32 @@ def open_one(path: Path, options: OpenOptions) -> Picture:
     return open_picture(path, limits=options.limits, allow_truncated=options.allow_truncated, frame=options.frame)
 
 
-def failed_file(path: Path, error: ZoomIQAError) -> Assessment:
+def failed_file(path: Path, error: ZoomIQAError, limits: Limits = LOCAL) -> Assessment:
     """The record of a file that could not be opened."""
-    return failed(error.to_dict(), image=ImageInfo(str(path), file_digest(path), 0, 0))
+    digest = file_digest(path, limit_bytes=limits.file_bytes)
+    return failed(error.to_dict(), image=ImageInfo(str(path), digest, 0, 0))
 
 
-def file_digest(path: Path) -> str | None:
-    """SHA-256 of the file's bytes, or `None` where it cannot be read."""
+def file_digest(path: Path, *, limit_bytes: int = LOCAL.file_bytes) -> str | None:
+    """SHA-256 of a regular file's bytes, or `None` where it cannot be read or has more than `limit_bytes`.
+
+    Devices and pipes are not read: they may have no end, or make the reader wait for one.
+    """
+    # Without O_NONBLOCK, opening a pipe that nobody writes to would wait.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    digest, total = hashlib.sha256(), 0
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+        with open(os.open(path, flags), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return None
+            while piece := file.read(2**20):
+                digest.update(piece)
+                total += len(piece)
+                if total > limit_bytes:
+                    return None
+    except (OSError, ValueError):  # ValueError: a NUL inside the name
         return None
+    return digest.hexdigest()
 
 
 _worker: tuple[Assessor, OpenOptions] | None = None

@@ -7,18 +7,32 @@ uninterrupted one. It must not know how a record comes about.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from zoomiqa.errors import OutputFailed, OutputWouldOverwrite, RecordCorrupt, RecordLocked, RecordSettingsChanged
-from zoomiqa.files import atomic_write_text
+from zoomiqa.errors import (
+    OptionInvalid,
+    OutputFailed,
+    OutputWouldOverwrite,
+    RecordCorrupt,
+    RecordLocked,
+    RecordSettingsChanged,
+)
+from zoomiqa.files import atomic_write_text, printable
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def schema() -> dict[str, Any]:
@@ -47,13 +61,44 @@ def read_records(path: str | Path) -> Iterator[dict[str, Any]]:
     """The records of a file, in order; an unfinished last line is left out.
 
     Raises:
+        OptionInvalid: the file is missing or cannot be opened.
         RecordCorrupt: a line that is not the last cannot be read.
     """
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            yield _parse_line(line, number, Path(path).name)
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below
+    except (OSError, ValueError) as error:  # ValueError: a NUL inside the name
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise OptionInvalid(
+            "the record file cannot be read", printable(str(path)), f"{reason or 'its name cannot be used'}; check it"
+        ) from error
+    with file:
+        yield from read_record_lines(file, printable(Path(path).name))
+
+
+def read_record_lines(lines: Iterable[bytes | str], name: str) -> Iterator[dict[str, Any]]:
+    """The records in `lines` (of a file, or of standard input); blank ones and an unfinished last one are left out.
+
+    Args:
+        lines: JSON Lines, with their line feeds or without.
+        name: What an error calls them.
+
+    Raises:
+        RecordCorrupt: a line that is not the last, or that ends in a line feed, cannot be read.
+    """
+    unfinished: RecordCorrupt | None = None
+    for number, line in enumerate(lines, start=1):
+        if unfinished is not None:
+            raise unfinished
+        if not line.strip():
+            continue
+        try:
+            record = _parse_line(line, number, name)
+        except RecordCorrupt as error:
+            if line.endswith(b"\n" if isinstance(line, bytes) else "\n"):
+                raise
+            unfinished = error
+        else:
+            yield record
 
 
 class RecordFile:
@@ -64,9 +109,11 @@ class RecordFile:
         settings: What decides the records' content; must be JSON.
         resume: Continue an existing file.
         overwrite: Replace an existing file.
+        protected: Files that must not be written to, whatever else is set: the run's inputs.
 
     Raises:
-        OutputWouldOverwrite: the file holds records and neither `resume` nor `overwrite` is set.
+        OutputWouldOverwrite: the file holds records and neither `resume` nor `overwrite` is set; or it, its run file or
+            its lock is one of `protected`, also by way of a link.
         RecordSettingsChanged: resumed with other settings.
         RecordCorrupt: a line that is not the last cannot be read.
         RecordLocked: another live process writes it.
@@ -74,7 +121,13 @@ class RecordFile:
     """
 
     def __init__(
-        self, path: str | Path, settings: Mapping[str, Any], *, resume: bool = False, overwrite: bool = False
+        self,
+        path: str | Path,
+        settings: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        protected: Collection[Path] = (),
     ) -> None:
         self.path = Path(path)
         self.settings = json.loads(json.dumps(settings, allow_nan=False))
@@ -83,11 +136,14 @@ class RecordFile:
 
         self._resume = resume
         self._overwrite = overwrite
+        self._protected = protected
         self._file: BinaryIO | None = None
         self._lock = self.path.with_name(self.path.name + ".lock")
+        self._lock_handle: int | None = None
         self._run_file = self.path.with_name(self.path.name + ".run.json")
 
     def __enter__(self) -> RecordFile:
+        self._refuse_protected()
         try:
             self._take_lock()
         except OSError as error:
@@ -95,7 +151,7 @@ class RecordFile:
         try:
             self._open()
         except BaseException:
-            self._lock.unlink(missing_ok=True)
+            self._release_lock()
             raise
         return self
 
@@ -105,7 +161,7 @@ class RecordFile:
         if self._file is not None:
             self._file.close()
             self._file = None
-        self._lock.unlink(missing_ok=True)
+        self._release_lock()
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record; it is on the disk when this returns.
@@ -123,6 +179,18 @@ class RecordFile:
         except OSError as error:
             raise OutputFailed("a record could not be written", self.path.name, _why(error)) from error
         self.done[record_key(record)] = dict(record)
+
+    def _refuse_protected(self) -> None:
+        targets = (self.path, self._run_file, self._lock)
+        identities = {identity: target for target in targets for identity in _identities(target)}
+        for path in self._protected:
+            for identity in _identities(path):
+                if identity in identities:
+                    raise OutputWouldOverwrite(
+                        "writing the records would replace an input",
+                        printable(str(identities[identity])),
+                        "write to another file",
+                    )
 
     def _open(self) -> None:
         exists = self.path.exists() and self.path.stat().st_size > 0
@@ -175,34 +243,95 @@ class RecordFile:
             )
 
     def _take_lock(self) -> None:
-        content = f"{os.getpid()} {socket.gethostname()}\n".encode()
-        for _ in range(2):
-            try:
-                handle = os.open(self._lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            except FileExistsError:
-                if self._lock_is_live():
-                    raise RecordLocked(
-                        "another process writes this record file", self._lock.name, "wait for it, or use another file"
-                    ) from None
-                self._lock.unlink(missing_ok=True)
-                continue
-            os.write(handle, content)
-            os.close(handle)
-            return
-        raise RecordLocked("the record file's lock cannot be taken", self._lock.name, "remove the lock file")
+        """Hold the lock file with `flock`, which the system lets go of when this process ends, however it ends.
 
-    def _lock_is_live(self) -> bool:
-        """Whether the lock's process still runs. One on another machine counts as live; a killed one here does not."""
+        Where the system or the file system has no `flock`, the file's existence is the lock. What it says (process and
+        machine) is for people only.
+        """
+        for _ in range(100):
+            handle, created = self._open_lock()
+            if handle is None:
+                continue
+            try:
+                held = _flock(handle)
+                if held is None and created:
+                    held = True
+                if not held:
+                    raise RecordLocked(
+                        "another process writes this record file",
+                        self._lock.name,
+                        "wait for it, or use another file"
+                        + ("; if no run is under way, remove the lock file" if held is None else ""),
+                    )
+                if not _is_file_at(handle, self._lock):
+                    continue  # its last owner removed it between our opening and our locking
+                with contextlib.suppress(OSError):
+                    os.ftruncate(handle, 0)
+                    os.write(handle, f"{os.getpid()} {socket.gethostname()}\n".encode())
+                self._lock_handle, handle = handle, None
+                return
+            finally:
+                if handle is not None:
+                    os.close(handle)
+        raise RecordLocked("the record file's lock cannot be taken", self._lock.name, "try again, or remove the file")
+
+    def _open_lock(self) -> tuple[int | None, bool]:
+        """The open lock file (`None` if it vanished meanwhile), and whether this call made it."""
+        flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)  # a link could lead to any file, and ours is emptied
         try:
-            pid, host = self._lock.read_text("utf-8").split()
-            if host != socket.gethostname():
-                return True
-            os.kill(int(pid), 0)
-        except (FileNotFoundError, ProcessLookupError, ValueError):
-            return False
-        except PermissionError:
-            return True
-        return True
+            return os.open(self._lock, flags | os.O_CREAT | os.O_EXCL, 0o644), True
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(self._lock, flags), False
+            return None, False
+
+    def _release_lock(self) -> None:
+        if self._lock_handle is None:
+            return
+        if fcntl is None:  # Windows does not remove an open file
+            os.close(self._lock_handle)
+            self._lock.unlink(missing_ok=True)
+        else:
+            # Removed while it is held: after letting go, it could be the next one's already.
+            try:
+                self._lock.unlink(missing_ok=True)
+            finally:
+                os.close(self._lock_handle)
+        self._lock_handle = None
+
+
+def _flock(handle: int) -> bool | None:
+    """Lock the open file for this process alone: `True` done, `False` another holds it, `None` there is no `flock`."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK):
+            return None
+        raise
+    return True
+
+
+def _is_file_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _identities(path: Path) -> set[object]:
+    """What two names of one file share: the path without links and, where the file exists, its device and number."""
+    try:
+        found: set[object] = {os.path.realpath(path)}
+        status = os.stat(path)
+    except FileNotFoundError:
+        return found
+    except (OSError, ValueError):  # ValueError: a NUL inside the name
+        return set()
+    return found | {(status.st_dev, status.st_ino)}
 
 
 def record_key(record: Mapping[str, Any]) -> tuple[str | None, str | None]:
@@ -211,7 +340,7 @@ def record_key(record: Mapping[str, Any]) -> tuple[str | None, str | None]:
     return (image.get("path"), image.get("sha256"))
 
 
-def _parse_line(line: bytes, number: int, name: str) -> dict[str, Any]:
+def _parse_line(line: bytes | str, number: int, name: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:

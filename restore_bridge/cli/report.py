@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from restore_bridge.cli.output import write_path
 from zoomiqa.cli import common
 
 
@@ -25,7 +26,7 @@ def add_parser(commands: Any) -> None:
 
 def report(arguments: argparse.Namespace) -> int:
     records = arguments.records / "records.jsonl" if arguments.records.is_dir() else arguments.records
-    print(report_from_records(records, arguments.out or records.with_name("report.html"), arguments.title))
+    write_path(report_from_records(records, arguments.out or records.with_name("report.html"), arguments.title))
     return common.EXIT_OK
 
 
@@ -37,4 +38,8 @@ def report_from_records(records: Path, out: Path, title: str | None = None) -> P
 
     if not records.is_file():
         raise OptionInvalid("there is no record file", records, "give records.jsonl of a run, or its folder")
-    return write_report(read_records(records), out, records_folder=records.parent, title=title or TITLE)
+    try:
+        lines = list(read_records(records))
+    except OSError as error:
+        raise OptionInvalid("the record file cannot be read", records, error.strerror or "check the path") from error
+    return write_report(lines, out, records_folder=records.parent, title=title or TITLE)

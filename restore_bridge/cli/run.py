@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from restore_bridge.cli.output import write_document, write_path
 from restore_bridge.cli.report import report_from_records
 from zoomiqa.cli import common
 
@@ -133,14 +132,14 @@ def run(arguments: argparse.Namespace) -> int:
     limits = common.limits_from(arguments)
     bridge = RestoreBridge(arguments.assessor, _settings(arguments), limits=limits)
     paths = common.find_inputs(arguments.paths)
-    names = output_names(paths, arguments.format)
+    inputs = [*paths, *_references(paths, arguments.reference)]
     folder = _make_folder(arguments.out)
     settings = {
         **bridge.settings.to_dict(),
         "assessor": bridge.assessor.info.to_dict(),
         "format": arguments.format,
         "quality": arguments.quality,
-        "limits": {"pixels": limits.pixels},
+        "limits": {"pixels": limits.pixels, "strip_private_metadata": limits.strip_private_metadata},
         "allow_truncated": arguments.allow_truncated,
     }
     records_path = folder / "records.jsonl"
@@ -148,6 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
         RecordFile(records_path, settings, resume=not arguments.overwrite, overwrite=arguments.overwrite) as records,
         common.Progress(arguments.progress, len(paths)) as progress,
     ):
+        names = output_names(paths, arguments.format, _taken_names(records.done.values()))
         for path in paths:
             digest = file_digest(path)
             done = records.done.get((str(path), digest))
@@ -157,42 +157,75 @@ def run(arguments: argparse.Namespace) -> int:
             try:
                 picture = open_picture(path, limits=limits, allow_truncated=arguments.allow_truncated)
                 result = bridge.run(picture)
-                record = _save(result, picture, path, folder / "pictures" / names[path], arguments)
+                record = _save(result, picture, path, folder / "pictures" / names[path], inputs, arguments)
             except ZoomIQAError as error:
                 record = _failure(path, digest, error)
             records.write(record)
             progress.step(str(path), record["error"])
     common.complain("restore-bridge", progress.summary())
     if not arguments.no_report:
-        print(report_from_records(records_path, folder / "report.html"))
+        write_path(report_from_records(records_path, folder / "report.html"))
     return common.EXIT_SOME_FAILED if progress.failures else common.EXIT_OK
 
 
 def plan(arguments: argparse.Namespace) -> int:
     from restore_bridge.bridge import RestoreBridge
+    from zoomiqa.errors import ZoomIQAError
     from zoomiqa.imaging import open_picture
 
     limits = common.limits_from(arguments)
     bridge = RestoreBridge(arguments.assessor, _settings(arguments), limits=limits)
-    plans = []
+    plans: list[dict[str, Any]] = []
     for path in common.find_inputs(arguments.paths):
-        picture = open_picture(path, limits=limits, allow_truncated=arguments.allow_truncated)
-        plans.append({"path": str(path), **bridge.plan(picture).to_dict()})
-    common.print_json(plans if len(plans) != 1 else plans[0])
-    return common.EXIT_OK
+        try:
+            picture = open_picture(path, limits=limits, allow_truncated=arguments.allow_truncated)
+            before = next(iter(bridge.assessor.assess([picture])))
+            outcome = {"error": dict(before.error)} if before.error else bridge.plan(picture, before).to_dict()
+        except ZoomIQAError as error:
+            outcome = {"error": error.to_dict()}
+        plans.append({"path": str(path), **outcome})
+    write_document(plans if len(plans) != 1 else plans[0])
+    return common.EXIT_SOME_FAILED if any("error" in item for item in plans) else common.EXIT_OK
 
 
-def output_names(paths: Sequence[Path], wanted: str) -> dict[Path, str]:
-    """A file name for each input: its own, with a few digits of its path where two inputs share one."""
+def output_names(
+    paths: Sequence[Path], wanted: str, taken: Mapping[str, Collection[str]] | None = None
+) -> dict[Path, str]:
+    """A file name for each input: its own, with a few digits of its path where another input has the same.
+
+    Args:
+        paths: The inputs.
+        wanted: The wanted format, one of `FORMATS`.
+        taken: For each name that the folder holds already, in lower case, the inputs that it was made from.
+    """
+    # A kept original keeps its own ending, so with a format of choice it is the stem that must differ.
     plain = {path: path.name if wanted == "same" else f"{path.stem}.{wanted}" for path in paths}
-    counts = Counter(name.lower() for name in plain.values())
+    owners: dict[str, set[str]] = {}
+    for name, of in (taken or {}).items():
+        owners.setdefault(_key(name, wanted), set()).update(of)
+    for path, name in plain.items():
+        owners.setdefault(_key(name, wanted), set()).add(str(path))
     result = {}
     for path, name in plain.items():
-        if counts[name.lower()] > 1:
+        if len(owners[_key(name, wanted)]) > 1:
             mark = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:8]
             name = f"{Path(name).stem}-{mark}{Path(name).suffix}"
         result[path] = name
     return result
+
+
+def _key(name: str, wanted: str) -> str:
+    return (name if wanted == "same" else Path(name).stem).lower()
+
+
+def _taken_names(records: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Names of the pictures that records speak of, each with the paths of its inputs."""
+    taken: dict[str, set[str]] = {}
+    for record in records:
+        output = record.get("output")
+        if isinstance(output, Mapping) and isinstance(output.get("path"), str):
+            taken.setdefault(Path(output["path"]).name, set()).add(str((record.get("image") or {}).get("path")))
+    return taken
 
 
 def _make_folder(path: Path) -> Path:
@@ -206,32 +239,39 @@ def _make_folder(path: Path) -> Path:
 
 
 def _save(
-    result: BridgeResult, picture: Picture, path: Path, target: Path, arguments: argparse.Namespace
+    result: BridgeResult,
+    picture: Picture,
+    path: Path,
+    target: Path,
+    inputs: Sequence[Path],
+    arguments: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Write the kept picture and its sidecar; returns the record."""
+    """Write the kept picture and its sidecar; returns the record. No target may be one of `inputs`."""
     from restore_bridge.comparison import compare
-    from zoomiqa.errors import OutputWouldOverwrite
-    from zoomiqa.files import atomic_write_text
+    from zoomiqa.files import atomic_write_bytes, atomic_write_text
     from zoomiqa.imaging import open_picture, save_picture
+    from zoomiqa.imaging.saving import refuse_inputs
 
-    if target.exists() and target.samefile(path):
-        raise OutputWouldOverwrite("the output is the input itself", target, "choose another --out folder")
-    if result.kept == "restored":
+    limits = common.limits_from(arguments)
+    # What is kept is kept to the byte, but its bytes may hold what the limits forbid to pass on.
+    is_copy = result.kept != "restored" and not limits.strip_private_metadata
+    if is_copy:
+        target = target.with_suffix(path.suffix)
+        refuse_inputs(target, inputs)
+        atomic_write_bytes(target, _bytes_of(path))
+    else:
         save_picture(
             result.picture,
             target,
             source=picture,
             overwrite=True,
             quality=arguments.quality,
-            protected=[path],
-            limits=common.limits_from(arguments),
+            protected=inputs,
+            limits=limits,
         )
-    else:
-        target = target.with_suffix(path.suffix)
-        shutil.copyfile(path, target)  # what is kept is kept to the byte
     reference = None
     if arguments.reference is not None:
-        reference = open_picture(_reference_for(path, arguments.reference), limits=common.limits_from(arguments))
+        reference = open_picture(_reference_for(path, arguments.reference), limits=limits)
     after = result.picture if result.kept == "restored" else picture
     rated = result.after if result.kept == "restored" and result.after else result.before
     scores = compare(picture, after, reference=reference, assessments=(result.before, rated))
@@ -243,6 +283,19 @@ def _save(
     sidecar = target.with_name(target.name + ".zoomiqa.json")
     atomic_write_text(sidecar, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return record
+
+
+def _bytes_of(path: Path) -> bytes:
+    from zoomiqa.errors import ImageUnreadable
+
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageUnreadable("the picture cannot be read again", path, error.strerror or "check the file") from error
+
+
+def _references(paths: Sequence[Path], folder: Path | None) -> list[Path]:
+    return [] if folder is None else [_reference_for(path, folder) for path in paths]
 
 
 def _reference_for(path: Path, folder: Path) -> Path:

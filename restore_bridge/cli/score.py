@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from restore_bridge.cli.output import write_line
 from zoomiqa.cli import common
 
 _EXAMPLES = """
@@ -56,16 +57,17 @@ def score(arguments: argparse.Namespace) -> int:
     if arguments.before is None or arguments.after is None:
         raise OptionInvalid("two pictures or two folders are needed", None, "give BEFORE and AFTER")
     limits = common.limits_from(arguments)
+    open_one = partial(open_picture, limits=limits, allow_truncated=arguments.allow_truncated)
     assessor = create_assessor(arguments.assessor)
     names = tuple(arguments.metrics.split(",")) if arguments.metrics else None
     failed = False
     rows: list[dict[str, Any]] = []
     for before, after, reference in _pairs(arguments):
         try:
-            pristine = None if reference is None else open_picture(reference, limits=limits)
+            pristine = None if reference is None else open_one(reference)
             scores = compare(
-                open_picture(before, limits=limits),
-                open_picture(after, limits=limits),
+                open_one(before),
+                open_one(after),
                 reference=pristine,
                 assessor=assessor,
                 metrics=names,
@@ -83,7 +85,7 @@ def score(arguments: argparse.Namespace) -> int:
                 }
             )
         if not _as_text(arguments):
-            sys.stdout.write(json.dumps(rows[-1], ensure_ascii=False, allow_nan=False) + "\n")
+            write_line(rows[-1])
     if _as_text(arguments):
         _print_table(rows)
     return common.EXIT_SOME_FAILED if failed else common.EXIT_OK

@@ -35,7 +35,7 @@ def test_a_small_picture_holds_nothing_more_to_see():
 def test_it_says_what_it_is():
     info = create_assessor().info
     assert info.name == "compact"
-    assert "no neural network" in info.description
+    assert "no language model" in info.description
 
 
 @pytest.mark.parametrize("operation", ["gaussian_blur", "gaussian_noise", "jpeg", "low_light"])

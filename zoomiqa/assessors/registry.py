@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,17 @@ class AssessorSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """What decides its answers; part of a run's fingerprint."""
-        return {"name": self.name, "conversation": self.conversation.to_dict()}
+        return {
+            "name": self.name,
+            "conversation": self.conversation.to_dict(),
+            "replies_sha256": self._replies_digest(),
+        }
+
+    def _replies_digest(self) -> str | None:
+        """SHA-256 of the file of replies; `None` without one, or where it is a pipe, which can be read only once."""
+        if self.replies_file is None or not self.replies_file.is_file():
+            return None
+        return hashlib.sha256(self.replies_file.read_bytes()).hexdigest()
 
 
 def create_assessor(spec: AssessorSpec | str | None = None) -> Assessor:

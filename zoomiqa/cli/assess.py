@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoomiqa.cli import common
-from zoomiqa.types import Assessment
+from zoomiqa.errors import OutputFailed
+from zoomiqa.types import Assessment, Choice
 
 if TYPE_CHECKING:
     from zoomiqa.batch import OpenOptions
@@ -76,6 +78,10 @@ def assess(arguments: argparse.Namespace) -> int:
     from zoomiqa.records import RecordFile
     from zoomiqa.types import Sampling
 
+    common.at_least_one("--jobs", arguments.jobs)
+    common.at_least_one("--max-failures", arguments.max_failures)
+    if arguments.out is None and not common.has_stdout():
+        raise OutputFailed("the records have nowhere to go, standard output is closed", None, "pass --out FILE")
     limits = common.limits_from(arguments)
     spec = AssessorSpec(
         name=arguments.assessor,
@@ -96,22 +102,35 @@ def assess(arguments: argparse.Namespace) -> int:
 
     with ExitStack() as stack:
         records = None
+        earlier: list[dict[str, Any]] = []
         if arguments.out is not None:
             settings = {
                 "assessor": assessor.info.to_dict(),
                 **spec.to_dict(),
-                "limits": {"pixels": limits.pixels},
+                "limits": asdict(limits),
                 "allow_truncated": arguments.allow_truncated,
             }
             records = stack.enter_context(
-                RecordFile(arguments.out, settings, resume=arguments.resume, overwrite=arguments.overwrite)
+                RecordFile(
+                    arguments.out,
+                    settings,
+                    resume=arguments.resume,
+                    overwrite=arguments.overwrite,
+                    protected=[*paths, *filter(None, (arguments.prompts, arguments.replies))],
+                )
             )
-            todo = [path for path in paths if (str(path), file_digest(path)) not in records.done]
-            if len(todo) < len(paths):
-                common.complain("zoomiqa", f"resuming: {len(paths) - len(todo)} of {len(paths)} pictures are done")
-            paths = todo
+            if records.done:
+                keys = [(str(path), file_digest(path, limit_bytes=limits.file_bytes)) for path in paths]
+                earlier = [records.done[key] for key in keys if key in records.done]
+                todo = [path for path, key in zip(paths, keys, strict=True) if key not in records.done]
+                common.complain("zoomiqa", f"resuming: {len(earlier)} of {len(paths)} pictures are done")
+                paths = todo
         jobs = choose_jobs(arguments.jobs, len(paths), assessor)
+        _say_jobs(jobs, arguments.jobs, len(paths))
         progress = stack.enter_context(common.Progress(arguments.progress, len(paths)))
+        for record in earlier:
+            progress.add_earlier(record.get("error"))
+        failures = 0
         show = _chooser(arguments, options)
         for path, assessment in zip(
             paths, assess_files(paths, spec, options=options, jobs=int(jobs.value), assessor=assessor), strict=False
@@ -120,18 +139,24 @@ def assess(arguments: argparse.Namespace) -> int:
                 records.write(assessment.to_dict())
             show(assessment, path)
             progress.step(str(path), assessment.error)
-            if arguments.max_failures is not None and sum(progress.failures.values()) >= arguments.max_failures:
+            failures += assessment.error is not None
+            if arguments.max_failures is not None and failures >= arguments.max_failures:
                 common.complain("zoomiqa", f"stopped after {arguments.max_failures} failures (--max-failures)")
                 break
-    if len(paths) > 1 or progress.failures:
+    if len(paths) + len(earlier) > 1 or progress.failures:
         common.complain("zoomiqa", progress.summary())
     return common.EXIT_SOME_FAILED if progress.failures else common.EXIT_OK
 
 
+def _say_jobs(jobs: Choice, requested: int | None, files: int) -> None:
+    """Say how many processes work and why, where there are several or were to be."""
+    if files > 1 and (int(jobs.value) > 1 or (requested or 1) > 1):
+        noun = "process" if jobs.value == "1" else "processes"
+        common.complain("zoomiqa", f"{jobs.value} worker {noun}: {jobs.reason}")
+
+
 def _chooser(arguments: argparse.Namespace, options: OpenOptions) -> Any:
     """How a finished assessment is shown on stdout."""
-    from zoomiqa.records import to_line
-
     as_text = arguments.format == "text" or (arguments.format == "auto" and sys.stdout.isatty())
 
     def show(assessment: Assessment, path: Path) -> None:
@@ -144,7 +169,6 @@ def _chooser(arguments: argparse.Namespace, options: OpenOptions) -> Any:
             picture = None if assessment.error else open_one(path, options)
             show_assessment(Console(), assessment, picture)
         elif arguments.out is None:
-            sys.stdout.buffer.write(to_line(assessment.to_dict()))
-            sys.stdout.buffer.flush()
+            common.write_line(assessment.to_dict())
 
     return show

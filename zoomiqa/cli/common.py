@@ -7,6 +7,7 @@ stdout; everything for people goes to stderr. Setting `ZOOMIQA_RAISE_ERRORS=1` s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import json
 import os
@@ -17,8 +18,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
-from zoomiqa.errors import ZoomIQAError
+from zoomiqa.errors import OptionInvalid, ZoomIQAError
 from zoomiqa.limits import PROFILES, Limits
+from zoomiqa.text import plain
 
 EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -57,6 +59,7 @@ def _wide_help(prog: str) -> argparse.HelpFormatter:
 def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace, prog: str) -> int:
     """Carry out a command and turn what goes wrong into a sentence and an exit code."""
     raising = bool(os.environ.get("ZOOMIQA_RAISE_ERRORS"))
+    _prepare_streams()
     try:
         return command(arguments)
     except ZoomIQAError as error:
@@ -73,8 +76,53 @@ def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
         return EXIT_OK
 
 
+def _prepare_streams() -> None:
+    """Make stdout and stderr take any text: a closed one is thrown away, what cannot be encoded is escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - lives as long as the process
+        elif hasattr(stream, "reconfigure"):
+            with contextlib.suppress(OSError, ValueError):
+                stream.reconfigure(errors="backslashreplace")
+
+
+def has_stdout() -> bool:
+    """Whether this process was started with a stdout (`run` puts the null device in the place of a closed one)."""
+    return getattr(sys.stdout, "name", None) != os.devnull
+
+
 def complain(prog: str, sentence: str) -> None:
-    print(f"{prog}: {sentence}", file=sys.stderr)
+    print(f"{prog}: {one_line(sentence)}", file=sys.stderr)
+
+
+def one_line(text: str) -> str:
+    """Untrusted text (a file's name, an error's words) as one harmless line."""
+    return plain(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def at_least_one(option: str, value: int | None) -> None:
+    """Refuse a number below one.
+
+    Raises:
+        OptionInvalid: it is.
+    """
+    if value is not None and value < 1:
+        raise OptionInvalid(f"{option} must be at least 1", value, "give a positive number")
+
+
+def write_line(record: Mapping[str, Any]) -> None:
+    """One record as a JSON line on stdout, flushed, in UTF-8 whatever the encoding of stdout."""
+    from zoomiqa.records import to_line
+
+    line = to_line(record)
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None:
+        sys.stdout.write(line.decode())
+    else:
+        sys.stdout.flush()
+        binary.write(line)
+    sys.stdout.flush()
 
 
 def print_json(value: Any) -> None:
@@ -123,6 +171,7 @@ class Progress:
     def __init__(self, mode: str, total: int, what: str = "pictures") -> None:
         self.total, self.what = total, what
         self.count = 0
+        self.earlier = 0
         self.failures: Counter[str] = Counter()
         self._mode = ("bar" if sys.stderr.isatty() else "none") if mode == "auto" else mode
         self._bar: Any = None
@@ -145,6 +194,12 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def add_earlier(self, error: Mapping[str, str] | None) -> None:
+        """Count one that an earlier run did, for the summary and the exit code."""
+        self.earlier += 1
+        if error:
+            self.failures[error["code"]] += 1
+
     def step(self, name: str, error: Mapping[str, str] | None = None) -> None:
         """One more is done; `error` is its failure, if it failed."""
         self.count += 1
@@ -154,7 +209,7 @@ class Progress:
             self._bar.advance(self._bar.task_ids[0])
         elif self._mode == "plain":
             outcome = f"failed: {error['code']} {error['message']}" if error else "done"
-            print(f"[{self.count}/{self.total}] {name}: {outcome}", file=sys.stderr)
+            print(f"[{self.count}/{self.total}] {one_line(name)}: {one_line(outcome)}", file=sys.stderr)
         elif self._mode == "json":
             step = {"done": self.count, "total": self.total, "name": name, "error": error["code"] if error else None}
             print(json.dumps(step), file=sys.stderr)
@@ -162,7 +217,8 @@ class Progress:
     def summary(self) -> str:
         """One line on how it went."""
         failed = sum(self.failures.values())
-        text = f"{self.count} {self.what}: {self.count - failed} done, {failed} failed"
+        count = self.count + self.earlier
+        text = f"{count} {self.what}: {count - failed} done, {failed} failed"
         if failed:
             text += " (" + ", ".join(f"{code} x{count}" for code, count in sorted(self.failures.items())) + ")"
         return text

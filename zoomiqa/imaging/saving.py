@@ -30,7 +30,7 @@ import importlib
 import io
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,22 +39,13 @@ import numpy as np
 
 from zoomiqa.errors import OptionInvalid, OutputFailed, OutputWouldOverwrite
 from zoomiqa.files import atomic_write_bytes, printable
-from zoomiqa.imaging.opening import PILLOW_GATE
+from zoomiqa.imaging.opening import PILLOW_GATE, SUFFIXES
 from zoomiqa.imaging.picture import Picture, PixelArray, picture_from_array
 from zoomiqa.limits import LOCAL, Limits
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_FORMATS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-}
 _MODULES = {
     "JPEG": "PIL.JpegImagePlugin",
     "PNG": "PIL.PngImagePlugin",
@@ -112,7 +103,8 @@ def save_picture(
 
     Args:
         pixels_or_picture: A `Picture`, or an array that `picture_from_array` accepts.
-        path: The target; `.jpg`, `.jpeg`, `.png`, `.webp`, `.tif`, `.tiff` or `.bmp`, in a folder that exists.
+        path: The target, in a folder that exists. Its ending is one of those that open: `.jpg`, `.jpeg`, `.jpe`,
+            `.jfif`, `.png`, `.apng` (one frame), `.webp`, `.tif`, `.tiff`, `.bmp`, `.dib`.
         source: The picture it was made from, for its metadata and alpha; by default a given `Picture` itself.
         limits: Only `strip_private_metadata` matters here.
         overwrite: Whether an existing file may be replaced. An input never is.
@@ -132,9 +124,7 @@ def save_picture(
     _format_of(target.suffix)
     source = source or (pixels_or_picture if isinstance(pixels_or_picture, Picture) else None)
     inputs = [*protected, *([source.info.path] if source and source.info.path else [])]
-    for name in inputs:
-        if _is_same_file(target, Path(name)):
-            raise OutputWouldOverwrite("the target is an input", printable(str(target)), "choose another name")
+    refuse_inputs(target, inputs)
     if not overwrite and os.path.lexists(target):  # before the work of encoding; checked again when it is moved there
         raise OutputWouldOverwrite("the target exists", printable(str(target)), "choose another name or allow it")
     data = encode_picture(pixels_or_picture, target.suffix, source=source, limits=limits, quality=quality)
@@ -171,24 +161,47 @@ def encode_picture(
 
 
 def _format_of(suffix: str) -> str:
-    name = _FORMATS.get(suffix.lower())
+    name = SUFFIXES.get(suffix.lower())
     if name is None:
         raise OptionInvalid(
             "a picture cannot be saved with that ending",
             printable(suffix) or "none",
-            f"use one of {', '.join(_FORMATS)}",
+            f"use one of {', '.join(SUFFIXES)}",
         )
     return name
 
 
-def _is_same_file(target: Path, other: Path) -> bool:
-    """Whether both name one file: by resolved name, or by identity (hard links, file systems that ignore case)."""
+def refuse_inputs(target: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
+    """Refuse a target that is one of `inputs`.
+
+    By identity (hard links, links, file systems that ignore case) where the files exist, else by resolved name. An
+    input costs one look at the file system, so that a run can check each target against all of its inputs.
+
+    Raises:
+        OutputWouldOverwrite: The target is an input, also by another name.
+    """
+    identity, resolved = _identity(target), _resolved(target)
+    for name in inputs:
+        other = _identity(name)
+        same = other == identity if identity and other else not other and _resolved(name) == resolved
+        if same:
+            raise OutputWouldOverwrite("the target is an input", printable(str(target)), "choose another name")
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Device and number of a file; `None` where it cannot be looked at."""
     try:
-        if target.resolve() == other.resolve():
-            return True
-        return os.path.samefile(target, other)
-    except (OSError, ValueError, RuntimeError):  # one does not exist, or is a loop of links
-        return False
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return (status.st_dev, status.st_ino)
+
+
+def _resolved(path: str | os.PathLike[str]) -> str:
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):  # a NUL in the name
+        return os.fspath(path)
 
 
 def _with_alpha(pixels: PixelArray, alpha: PixelArray) -> PixelArray:

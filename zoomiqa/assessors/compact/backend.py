@@ -3,8 +3,9 @@
 It answers the requests of the one conversation, so that prompts, crops, records and reports need no second path. It
 must not know rounds beyond "the whole picture" and "a region": which one it is shown stands in the request.
 
-What it is, said plainly: no neural network and no language model. It looks twice as the method does - first at a
-viewing copy, then at one region in full resolution - and writes down what its signals support.
+What it is, said plainly: no language model and no deep network (one tiny network estimates the colour of the light).
+It looks twice as the method does - first at a viewing copy, then at one region in full resolution - and writes down
+what its signals support.
 """
 
 from __future__ import annotations
@@ -77,8 +78,8 @@ class CompactBackend:
         name="compact",
         version=f"1+{_weights_mark()}",
         description=(
-            "Measured signals and a regressor fitted on human scores (BIQ2021, official training part); no neural"
-            " network and no language model."
+            "Measured signals and a regressor fitted on human scores (BIQ2021, official training part); no language"
+            " model, and one tiny network for the colour of the light."
         ),
         batch_size=1,
         deterministic=True,
