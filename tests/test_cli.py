@@ -1,5 +1,7 @@
 """The command `zoomiqa` as a user meets it."""
 
+import dataclasses
+import hashlib
 import json
 import os
 import random
@@ -7,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import jsonschema
 import pytest
 
-from zoomiqa.cli import main
+from zoomiqa.cli import common, main
+from zoomiqa.limits import LOCAL
 from zoomiqa.records import schema
 
 ZOOMIQA = str(Path(sys.executable).with_name("zoomiqa"))
@@ -81,6 +85,8 @@ def test_max_failures_stops(replies, tmp_path, capsys):
         (["assess", "x.jpg", "--rounds", "0"], "rounds must lie in 1..8"),
         (["assess", "x.jpg", "--prompts", "none.toml"], "ZIQ-202"),
         (["assess", "x.jpg", "--assessor", "scripted"], "--replies"),
+        (["assess", "x.jpg", "--jobs", "0"], "--jobs must be at least 1, got 0"),
+        (["assess", "x.jpg", "--max-failures", "0"], "--max-failures must be at least 1, got 0"),
     ],
 )
 def test_wrong_configuration_is_one_sentence_and_exit_2(argv, words, capsys):
@@ -176,15 +182,146 @@ def test_workers_give_the_same_records(photos, capsys):
     assert capsys.readouterr().out == alone
 
 
+@pytest.mark.parametrize("target", ["in.png", "link.png", "replies.jsonl", "prompts.toml"])
+def test_an_input_is_never_overwritten(photos, replies, tmp_path, capsys, target):
+    from importlib import resources
+
+    photo, prompts = tmp_path / "in.png", tmp_path / "prompts.toml"
+    photo.write_bytes((photos / "coffee.png").read_bytes())
+    prompts.write_bytes((resources.files("zoomiqa.protocol") / "data" / "zoomiqa-1.toml").read_bytes())
+    (tmp_path / "link.png").hardlink_to(photo)
+    before = (tmp_path / target).read_bytes()
+    argv = ["assess", str(photo), *replies, "--prompts", str(prompts), "--out", str(tmp_path / target), "--overwrite"]
+    assert main(argv) == 2
+    assert "ZIQ-601" in capsys.readouterr().err
+    assert (tmp_path / target).read_bytes() == before
+
+
+def test_only_regular_files_within_the_limit_have_a_digest(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_bytes(b"12345")
+    code = (
+        "import sys; from pathlib import Path; from zoomiqa.batch import file_digest\n"
+        "print([file_digest(Path(name)) for name in sys.argv[1:]])\n"
+        "print([(file_digest(Path(sys.argv[3]), limit_bytes=n) or '')[:8] for n in (4, 5)])"
+    )
+    names = ["/dev/zero", str(tmp_path / "pipe"), str(tmp_path / "file"), str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *names], capture_output=True, text=True, timeout=30, check=True
+    ).stdout.splitlines()
+    digest = hashlib.sha256(b"12345").hexdigest()
+    assert done == [str([None, None, digest, None]), str(["", digest[:8]])]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_failures_are_given_out_as_they_occur(photos, tmp_path, monkeypatch, batch_size):
+    from zoomiqa import batch
+    from zoomiqa.assessors import ConversationalAssessor
+    from zoomiqa.backends import ScriptedBackend
+
+    bad = [tmp_path / f"{index}.png" for index in range(40)]
+    good = sorted(photos.iterdir())
+    paths = [*bad[:3], good[0], *bad[3:6], good[1], good[2], *bad[6:], good[3]]
+    opened = []
+
+    def open_one(path, options):
+        opened.append(path)
+        return original(path, options)
+
+    original = batch.open_one
+    monkeypatch.setattr(batch, "open_one", open_one)
+    assessor = ConversationalAssessor(ScriptedBackend(lambda _: REPLY, batch_size=batch_size))
+    results = batch.assess_files(paths, batch.AssessorSpec(), assessor=assessor)
+    names, ahead = [], []
+    for result in results:
+        names.append(Path(result.image.path))
+        ahead.append(len(opened) - len(names))
+        assert (result.error is None) == (names[-1] in good)
+    assert names == paths
+    assert ahead[:3] == [0, 0, 0]
+    assert max(ahead) <= (0 if batch_size == 1 else batch_size + 16)
+
+
+def test_settings_that_change_records_are_in_the_fingerprint(photos, replies, tmp_path, capsys):
+    out, photo = tmp_path / "r.jsonl", str(photos / "coffee.png")
+    assert main(["assess", photo, "--out", str(out), *replies]) == 0
+    settings = json.loads(out.with_name("r.jsonl.run.json").read_text())["settings"]
+    assert settings["limits"] == dataclasses.asdict(LOCAL)
+    assert main(["assess", photo, "--out", str(out), "--resume", "--profile", "server", *replies]) == 2
+    assert "limits.file_bytes" in capsys.readouterr().err
+    with (tmp_path / "replies.jsonl").open("a") as file:
+        file.write("\n" + json.dumps(REPLY))
+    assert main(["assess", photo, "--out", str(out), "--resume", *replies]) == 2
+    assert "replies_sha256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_a_closed_stdout_is_said_or_not_needed(photos, replies, tmp_path, form):
+    command = [ZOOMIQA, "assess", str(photos / "coffee.png"), "--format", form, *replies]
+    for more, code in (([], 2), (["--out", str(tmp_path / "r.jsonl")], 0)):
+        closed = ["/bin/bash", "-c", '"$@" >&-', "bash", *command, *more]
+        done = subprocess.run(closed, capture_output=True, text=True, check=False)
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert len(lines((tmp_path / "r.jsonl").read_text())) == 1
+
+
+def test_a_name_that_is_not_utf8_is_shown_escaped(photos, replies, tmp_path):
+    photo = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    Path(os.fsdecode(photo)).write_bytes((photos / "coffee.png").read_bytes())
+    done = subprocess.run(
+        [ZOOMIQA, "assess", photo, "--format", "text", "--progress", "plain", *replies],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict", "COLUMNS": "300"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"caf\\udce9.png" in done.stdout
+    assert b"caf\\udce9.png: done" in done.stderr
+
+
+def test_a_name_cannot_draw_on_the_terminal(photos, replies, tmp_path, capsys):
+    photo = tmp_path / "a\x1b[31m\n[9-9] b\u202e.png"
+    photo.write_bytes((photos / "coffee.png").read_bytes())
+    assert main(["assess", str(photo), "--progress", "plain", *replies]) == 0
+    assert capsys.readouterr().err == f"[1/1] {tmp_path}/a\\n[9-9] b.png: done\n"
+    common.complain("zoomiqa", "a\x1b[31m\nb")
+    assert capsys.readouterr().err == "zoomiqa: a\\nb\n"
+
+
+def test_jobs_are_said_with_their_reason(photos, replies, capsys):
+    assert main(["assess", str(photos), "--jobs", "2"]) == 0
+    assert "zoomiqa: 2 worker processes: asked for" in capsys.readouterr().err
+    assert main(["assess", str(photos), "--jobs", "2", *replies]) == 0
+    out, err = capsys.readouterr()
+    assert [record["rating"] for record in lines(out)] == [3.25] * 6
+    assert "zoomiqa: 1 worker process: this assessor batches by itself" in err
+    assert main(["assess", str(photos / "coffee.png"), *replies]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_resume_counts_the_failures_of_the_earlier_run(photos, replies, tmp_path, capsys):
+    bad, out = tmp_path / "bad.png", tmp_path / "r.jsonl"
+    bad.write_bytes(b"nothing")
+    assert main(["assess", str(bad), "--out", str(out), *replies]) == 1
+    capsys.readouterr()
+    more = ["--out", str(out), "--resume", "--max-failures", "1", *replies]
+    for _ in range(2):
+        assert main(["assess", str(bad), str(photos / "coffee.png"), *more]) == 1
+        err = capsys.readouterr().err
+        assert "2 pictures: 1 done, 1 failed (ZIQ-101 x1)" in err
+        assert "stopped" not in err
+    assert len(lines(out.read_text())) == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_kill_9_and_resume_give_the_same_file(photos, tmp_path, jobs):
     """C8 55: killed at random moments and resumed, byte for byte the uninterrupted file."""
     folder = tmp_path / "many"
     folder.mkdir()
+    source = min(photos.iterdir())
     for index in range(14):
-        for source in sorted(photos.iterdir())[:1]:
-            (folder / f"{index:02}{source.suffix}").write_bytes(source.read_bytes())
+        (folder / f"{index:02}{source.suffix}").write_bytes(source.read_bytes())
     whole, broken = tmp_path / "whole.jsonl", tmp_path / "broken.jsonl"
     command = [ZOOMIQA, "assess", str(folder), "--jobs", jobs, "--progress", "plain"]
     subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
@@ -194,9 +331,9 @@ def test_kill_9_and_resume_give_the_same_file(photos, tmp_path, jobs):
         child = subprocess.Popen(
             [*command, "--out", str(broken), "--resume"], stderr=subprocess.PIPE, text=True, start_new_session=True
         )
-        for _, line in zip(range(chance.randint(1, 3)), child.stderr, strict=False):
-            if line.startswith("["):
-                continue
+        done = (line for line in child.stderr if line.startswith("["))
+        for _ in islice(done, chance.randint(1, 3)):
+            pass
         time.sleep(chance.random() * 0.05)
         if child.poll() is None:
             child.send_signal(signal.SIGKILL)

@@ -31,9 +31,7 @@ def desk(tmp_path_factory, photos):
 def run(command, folder, **options):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path}
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, **options
-    )
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, **options)
 
 
 COMMANDS = [

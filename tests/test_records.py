@@ -3,11 +3,23 @@
 import errno
 import json
 import os
+import signal
+import socket
+import subprocess
+import sys
 
 import pytest
 
-from zoomiqa.errors import OutputFailed, OutputWouldOverwrite, RecordCorrupt, RecordLocked, RecordSettingsChanged
-from zoomiqa.records import RecordFile, fingerprint, read_records, to_line
+from zoomiqa import records
+from zoomiqa.errors import (
+    OptionInvalid,
+    OutputFailed,
+    OutputWouldOverwrite,
+    RecordCorrupt,
+    RecordLocked,
+    RecordSettingsChanged,
+)
+from zoomiqa.records import RecordFile, fingerprint, read_record_lines, read_records, to_line
 
 SETTINGS = {"assessor": {"name": "scripted", "version": "1"}, "rounds": 2}
 
@@ -96,19 +108,117 @@ def test_one_writer_at_a_time(tmp_path):
     assert not (tmp_path / "r.jsonl.lock").exists()
 
 
-def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
-    import socket
-    import subprocess
-    import sys
-
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    (tmp_path / "r.jsonl.lock").write_text(f"{gone.pid} {socket.gethostname()}\n")
+@pytest.mark.parametrize("host", [socket.gethostname(), "another-machine"])
+def test_a_lock_file_that_nobody_holds_does_not_block(tmp_path, host):
+    """Whatever it says: also its process id may be another process's by now."""
+    (tmp_path / "r.jsonl.lock").write_text(f"{os.getpid()} {host}\n")
     with RecordFile(tmp_path / "r.jsonl", SETTINGS) as file:
         file.write(record("a"))
-    (tmp_path / "r.jsonl.lock").write_text("1 another-machine\n")
-    with pytest.raises(RecordLocked), RecordFile(tmp_path / "r.jsonl", SETTINGS, resume=True):
+        assert (tmp_path / "r.jsonl.lock").read_text() == f"{os.getpid()} {socket.gethostname()}\n"
+    assert not (tmp_path / "r.jsonl.lock").exists()
+
+
+def test_a_live_process_blocks_and_a_killed_one_does_not(tmp_path):
+    path = tmp_path / "r.jsonl"
+    holds = (
+        "import sys, time\nfrom zoomiqa.records import RecordFile\n"
+        f"with RecordFile({str(path)!r}, {SETTINGS!r}):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", holds], stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "held\n"
+            # Even where the lock says nothing of use, it is held.
+            (tmp_path / "r.jsonl.lock").write_text("")
+            with pytest.raises(RecordLocked), RecordFile(path, SETTINGS):
+                pass
+            assert (tmp_path / "r.jsonl.lock").exists()
+        finally:
+            other.send_signal(signal.SIGKILL)
+    assert (tmp_path / "r.jsonl.lock").exists()
+    with RecordFile(path, SETTINGS) as file:
+        file.write(record("a"))
+
+
+def test_a_lock_removed_between_opening_and_locking_is_not_taken_for_ours(tmp_path, monkeypatch):
+    """The race of the last owner's unlink: who locked the removed file must start again with the new one."""
+    lock = tmp_path / "r.jsonl.lock"
+    lock.write_text("")
+    flock, calls = records._flock, []
+
+    def late(handle):
+        calls.append(handle)
+        if len(calls) == 1:
+            lock.unlink()
+        return flock(handle)
+
+    monkeypatch.setattr(records, "_flock", late)
+    with (
+        RecordFile(tmp_path / "r.jsonl", SETTINGS),
+        pytest.raises(RecordLocked),
+        RecordFile(tmp_path / "r.jsonl", SETTINGS),
+    ):
         pass
+    assert len(calls) == 3
+
+
+def test_without_flock_the_existence_of_the_file_is_the_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "fcntl", None)
+    path = tmp_path / "r.jsonl"
+    with RecordFile(path, SETTINGS), pytest.raises(RecordLocked, match="remove the lock file"):
+        RecordFile(path, SETTINGS).__enter__()
+    assert not (tmp_path / "r.jsonl.lock").exists()
+    with RecordFile(path, SETTINGS):
+        pass
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(b"photo")
+    (tmp_path / "r.jsonl.lock").symlink_to(photo)
+    with pytest.raises(OutputFailed), RecordFile(tmp_path / "r.jsonl", SETTINGS):
+        pass
+    assert photo.read_bytes() == b"photo"
+
+
+@pytest.mark.parametrize(
+    "name", ["r.jsonl", "r.jsonl.run.json", "r.jsonl.lock", "hard.png", "soft.png", "gone/../r.jsonl"]
+)
+def test_an_input_is_never_replaced(tmp_path, name):
+    """Not by the records, the run file or the lock, under whatever name and whatever else is set."""
+    path = tmp_path / "r.jsonl"
+    (tmp_path / "gone").mkdir()
+    protected = tmp_path / name
+    if name == "hard.png":
+        path.write_bytes(b"photo")
+        protected.hardlink_to(path)
+    elif name == "soft.png":
+        path.write_bytes(b"photo")
+        protected.symlink_to(path)
+    else:
+        protected.write_bytes(b"photo")
+    before = sorted(os.listdir(tmp_path))
+    for options in ({"overwrite": True}, {"resume": True}, {}):
+        with (
+            pytest.raises(OutputWouldOverwrite, match="input"),
+            RecordFile(path, SETTINGS, protected=[tmp_path / "other", protected], **options),
+        ):
+            pass
+    assert protected.read_bytes() == b"photo"
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_missing_record_file_is_said(tmp_path):
+    for path in (tmp_path / "none.jsonl", tmp_path, "a\0b"):
+        with pytest.raises(OptionInvalid, match="record file cannot be read"):
+            list(read_records(path))
+
+
+def test_record_lines_are_read_with_the_same_checks_from_anywhere():
+    assert list(read_record_lines(['{"a": 1}\n', "\n", b'{"b": 2}\n', '{"c'], "stdin")) == [{"a": 1}, {"b": 2}]
+    assert list(read_record_lines(['{"a": 1}', '{"b": 2}'], "stdin")) == [{"a": 1}, {"b": 2}]
+    for lines in (["no json\n"], ['{"a', '{"b": 2}'], ["[1]\n"], [b"\xff\n"]):
+        with pytest.raises(RecordCorrupt, match="line 1 of stdin"):
+            list(read_record_lines(lines, "stdin"))
 
 
 def test_a_full_disk_stops_in_a_resumable_state(tmp_path, monkeypatch):

@@ -14,7 +14,8 @@ import json
 import os
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from importlib import resources
+from importlib import import_module, resources
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -29,10 +30,7 @@ from zoomiqa.errors import (
 )
 from zoomiqa.files import atomic_write_text, printable
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None  # Windows has none
 
 
 def schema() -> dict[str, Any]:
@@ -94,7 +92,7 @@ def read_record_lines(lines: Iterable[bytes | str], name: str) -> Iterator[dict[
         try:
             record = _parse_line(line, number, name)
         except RecordCorrupt as error:
-            if line.endswith(b"\n" if isinstance(line, bytes) else "\n"):
+            if line[-1:] in (b"\n", "\n"):
                 raise
             unfinished = error
         else:

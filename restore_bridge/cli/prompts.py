@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restore_bridge.cli.output import write_line
 from zoomiqa.cli import common
 
 if TYPE_CHECKING:
@@ -66,10 +65,10 @@ def prompts(arguments: argparse.Namespace) -> int:
     for name, guidance in _guidances(arguments):
         if isinstance(guidance, Mapping):
             failures += 1
-            write_line({"image": name, "error": guidance})
+            common.write_line({"image": name, "error": guidance})
             continue
         composed = compose(guidance, arguments.encoder, limits=limits)
-        write_line({"image": name, "guidance": guidance.to_dict(), "prompts": composed.to_dict()})
+        common.write_line({"image": name, "guidance": guidance.to_dict(), "prompts": composed.to_dict()})
     return common.EXIT_SOME_FAILED if failures else common.EXIT_OK
 
 
@@ -84,7 +83,7 @@ def _guidances(arguments: argparse.Namespace) -> Iterator[tuple[str | None, Guid
     for record in _records(arguments.from_jsonl):
         assessment = assessment_from_record(record)
         name = assessment.image.path if assessment.image else None
-        if assessment.error:
+        if assessment.error is not None:
             yield name, assessment.error
         elif assessment.rounds:
             yield name, split_guidance(assessment, **own)

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from restore_bridge.cli.output import write_path
 from zoomiqa.cli import common
 
 
@@ -26,7 +25,7 @@ def add_parser(commands: Any) -> None:
 
 def report(arguments: argparse.Namespace) -> int:
     records = arguments.records / "records.jsonl" if arguments.records.is_dir() else arguments.records
-    write_path(report_from_records(records, arguments.out or records.with_name("report.html"), arguments.title))
+    common.print_path(report_from_records(records, arguments.out or records.with_name("report.html"), arguments.title))
     return common.EXIT_OK
 
 

@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restore_bridge.cli.output import write_document, write_path
 from restore_bridge.cli.report import report_from_records
 from zoomiqa.cli import common
 
@@ -164,7 +163,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress.step(str(path), record["error"])
     common.complain("restore-bridge", progress.summary())
     if not arguments.no_report:
-        write_path(report_from_records(records_path, folder / "report.html"))
+        common.print_path(report_from_records(records_path, folder / "report.html"))
     return common.EXIT_SOME_FAILED if progress.failures else common.EXIT_OK
 
 
@@ -184,7 +183,7 @@ def plan(arguments: argparse.Namespace) -> int:
         except ZoomIQAError as error:
             outcome = {"error": error.to_dict()}
         plans.append({"path": str(path), **outcome})
-    write_document(plans if len(plans) != 1 else plans[0])
+    common.print_json(plans if len(plans) != 1 else plans[0])
     return common.EXIT_SOME_FAILED if any("error" in item for item in plans) else common.EXIT_OK
 
 

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from restore_bridge.cli.output import write_line
 from zoomiqa.cli import common
 
 _EXAMPLES = """
@@ -85,7 +84,7 @@ def score(arguments: argparse.Namespace) -> int:
                 }
             )
         if not _as_text(arguments):
-            write_line(rows[-1])
+            common.write_line(rows[-1])
     if _as_text(arguments):
         _print_table(rows)
     return common.EXIT_SOME_FAILED if failed else common.EXIT_OK

@@ -25,9 +25,9 @@ from zoomiqa import files as writing
 from zoomiqa.errors import ImageValuesInvalid, OptionInvalid, OutputFailed, OutputWouldOverwrite
 from zoomiqa.files import atomic_write_bytes, atomic_write_text, printable
 from zoomiqa.imaging import saving
-from zoomiqa.imaging.opening import open_picture
+from zoomiqa.imaging.opening import SUFFIXES, open_picture
 from zoomiqa.imaging.picture import composite_on_white, picture_from_array
-from zoomiqa.imaging.saving import encode_picture, save_picture
+from zoomiqa.imaging.saving import encode_picture, refuse_inputs, save_picture
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,6 +112,22 @@ def test_inputs_are_never_replaced(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
+def test_inputs_are_recognised_without_a_file(tmp_path: Path) -> None:
+    """Links to what is gone, and names that no system call takes."""
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(OutputWouldOverwrite, match="is an input"):
+        refuse_inputs(tmp_path / "dangling.png", [tmp_path / "a.png", tmp_path / "gone.png"])
+    refuse_inputs(tmp_path / "new.png", [tmp_path / "a.png", "a\0b", tmp_path])
+    refuse_inputs(tmp_path / "new.png", [])
+
+
+@pytest.mark.parametrize("suffix", sorted(SUFFIXES))
+def test_what_opens_by_its_ending_is_saved_by_it(tmp_path: Path, suffix: str) -> None:
+    again = open_picture(save_picture(photo(), tmp_path / f"a{suffix}"))
+    assert again.info.format == SUFFIXES[suffix]
+    assert again.notes == ()
+
+
 def test_existing_files_are_replaced_only_when_allowed(tmp_path: Path) -> None:
     target = tmp_path / "b.png"
     target.write_bytes(b"old")
@@ -124,7 +140,7 @@ def test_existing_files_are_replaced_only_when_allowed(tmp_path: Path) -> None:
 
 def test_options_are_checked(tmp_path: Path) -> None:
     for name in ("a.gif", "a", "a.png.exe", ".png"):
-        with pytest.raises(OptionInvalid, match=re.escape(".jpg, .jpeg, .png")):
+        with pytest.raises(OptionInvalid, match=re.escape(".jpg, .jpeg, .jpe")):
             save_picture(photo(), tmp_path / name)
     for quality in (0, 101, 1.5, True):
         with pytest.raises(OptionInvalid, match=r"1\.\.100"):

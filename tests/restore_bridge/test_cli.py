@@ -1,7 +1,11 @@
 """The command `restore-bridge` as a user meets it, on the embedded assessor and restorer."""
 
+import io
 import json
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +14,12 @@ import pytest
 from skimage import data
 
 from restore_bridge.cli import main
+from restore_bridge.cli.prompts import ENCODERS, assessment_from_record
 from restore_bridge.cli.run import output_names
+from restore_bridge.prompts import BUDGETS
+from tests.attacks import files
+from zoomiqa.cli import main as zoomiqa_main
+from zoomiqa.errors import RecordCorrupt
 from zoomiqa.imaging import open_picture, save_picture
 from zoomiqa.imaging.distortions import distort
 
@@ -147,8 +156,6 @@ def test_same_names_do_not_collide():
 
 
 def test_prompts_from_text_records_and_pictures(run_folder, tmp_path, capsys, monkeypatch):
-    import io
-
     assert (
         main(
             [
@@ -232,3 +239,244 @@ def test_metadata_and_format_of_what_is_written(tmp_path, run_folder):
         if target.read_bytes() != source.read_bytes():
             assert written.getexif().get(0x0112, 1) == 1
     assert open_picture(target).size == (240, 320)
+
+
+IDENTITY = ("--restorer", "identity", "--no-report")
+"""Restores nothing, so that every original is kept."""
+
+
+def records_of(folder):
+    return list(map(json.loads, (folder / "records.jsonl").read_text().splitlines()))
+
+
+def small(path, value=90):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return save_picture(np.full((40, 50, 3), value, np.uint8), path)
+
+
+def test_a_kept_original_is_never_written_over_an_input(tmp_path):
+    """Neither over itself under another ending, nor over another input of the run."""
+    photo = small(tmp_path / "out/pictures/a.png")
+    before = photo.read_bytes()
+    assert main(["run", str(photo), "--out", str(tmp_path / "out"), "--format", "jpg", *IDENTITY]) == 1
+    assert records_of(tmp_path / "out")[0]["error"]["code"] == "ZIQ-601"
+    assert photo.read_bytes() == before
+
+    other, mine = small(tmp_path / "y/other.png", 40), small(tmp_path / "x/b.png")
+    (tmp_path / "two/pictures").mkdir(parents=True)
+    (tmp_path / "two/pictures/b.png").hardlink_to(other)
+    before = other.read_bytes()
+    assert main(["run", str(mine), str(other), "--out", str(tmp_path / "two"), *IDENTITY]) == 1
+    assert [(item["error"] or {}).get("code") for item in records_of(tmp_path / "two")] == ["ZIQ-601", None]
+    assert other.read_bytes() == before
+
+
+def test_a_reference_is_never_replaced(tmp_path):
+    photo, reference = small(tmp_path / "a.png"), small(tmp_path / "out/pictures/a.png", 70)
+    before = reference.read_bytes()
+    assert main(["run", str(photo), "--out", str(tmp_path / "out"), "--reference", str(reference.parent), *IDENTITY])
+    assert reference.read_bytes() == before
+
+
+def test_a_kept_original_replaces_a_link(tmp_path):
+    photo, precious = small(tmp_path / "a.png"), tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    (tmp_path / "out/pictures").mkdir(parents=True)
+    target = tmp_path / "out/pictures/a.png"
+    target.symlink_to(precious)
+    assert main(["run", str(photo), "--out", str(tmp_path / "out"), *IDENTITY]) == 0
+    assert precious.read_bytes() == b"precious"
+    assert not target.is_symlink()
+    assert target.read_bytes() == photo.read_bytes()
+
+
+def test_the_server_profile_passes_on_no_position(tmp_path):
+    from PIL import Image
+
+    photo = tmp_path / "a.jpg"
+    photo.write_bytes(files.encoded(files.photo(), "JPEG", exif=files.exif(6), quality=95))
+    for name, options in (("own", ()), ("server", ("--profile", "server"))):
+        assert main(["run", str(photo), "--out", str(tmp_path / name), *IDENTITY, *options]) == 0
+        assert records_of(tmp_path / name)[0]["kept"] == "original"
+    assert (tmp_path / "own/pictures/a.jpg").read_bytes() == photo.read_bytes()
+    target = tmp_path / "server/pictures/a.jpg"
+    assert files.SERIAL.encode() not in target.read_bytes()
+    with Image.open(target) as written:
+        assert 0x8825 not in written.getexif()
+        assert written.getexif()[272] == "Model 1"
+    assert open_picture(target).size == open_picture(photo).size
+    resumed = main(["run", str(photo), "--out", str(tmp_path / "own"), "--profile", "server", *IDENTITY])
+    assert resumed == 2, "pictures made without stripping are no result of a run with it"
+
+
+@pytest.mark.parametrize("options", [(), ("--format", "jpg")])
+def test_a_second_run_keeps_the_pictures_of_the_first(tmp_path, options):
+    """Another input of the same name, into the same folder."""
+    first, second = small(tmp_path / "x/a.png", 60), small(tmp_path / "y/a.png", 120)
+    for photo in (first, second, first):
+        assert main(["run", str(photo), "--out", str(tmp_path / "out"), *IDENTITY, *options]) == 0
+    made = [tmp_path / "out" / record["output"]["path"] for record in records_of(tmp_path / "out")]
+    assert [path.read_bytes() for path in made] == [first.read_bytes(), second.read_bytes()]
+    assert made[0].name == "a.png"
+
+
+def test_same_format_knows_every_ending_that_opens(tmp_path, run_folder):
+    from PIL import Image
+
+    root, _ = run_folder
+    photo = tmp_path / "a.jfif"
+    Image.open(root / "photos/noisy.png").save(photo, format="JPEG", quality=95)
+    assert main(["run", str(photo), "--out", str(tmp_path / "out"), "--no-report"]) == 0
+    assert records_of(tmp_path / "out")[0]["kept"] == "restored"
+    assert open_picture(tmp_path / "out/pictures/a.jfif").info.format == "JPEG"
+
+
+def lines(capsys):
+    return list(map(json.loads, capsys.readouterr().out.splitlines()))
+
+
+def test_prompts_of_a_picture_and_of_its_record_agree(run_folder, tmp_path, capsys):
+    """Also of the record of a run."""
+    root, _ = run_folder
+    photo = str(root / "photos/noisy.png")
+    assert main(["prompts", photo]) == 0
+    (from_picture,) = lines(capsys)
+    assert from_picture["prompts"]["regional"] or from_picture["guidance"]["negative"]
+    assert zoomiqa_main(["assess", photo, "--out", str(tmp_path / "r.jsonl")]) == 0
+    (tmp_path / "run.jsonl").write_text(json.dumps(records(root)["noisy.png"]) + "\n")
+    for name in ("r.jsonl", "run.jsonl"):
+        assert main(["prompts", "--from-jsonl", str(tmp_path / name)]) == 0
+        assert lines(capsys) == [from_picture]
+
+
+def test_a_record_is_read_back_with_its_regions():
+    look = {
+        "index": 1,
+        "sections": {"summary": None, "directions": "Crisp leaves.", "issues": "Severe noise.", "decision": None},
+        "rating": 2.5,
+        "shown_box": [10, 20, 60, 70],
+        "findings": [],
+    }
+    record = {"image": {"path": "p", "width": 100, "height": 80}, "rounds": [look], "error": None}
+    assessment = assessment_from_record(record)
+    assert assessment.image.width == 100
+    assert assessment.rounds[0].shown_box.to_list() == [10, 20, 60, 70]
+    assert (assessment.rating, assessment.negative) == (2.5, "Severe noise.")
+    finding = {"flaw": "noise", "severity": "severe", "strength": 0.5, "signal": "s", "value": 1, "limit": 1}
+    finding |= {"region": "whole frame", "detail": "", "box_fraction": [0, 0, 1, 1]}
+    look["findings"] = [finding]
+    assert assessment_from_record(record).findings[0].flaw == "noise"
+    for part, name, value in (
+        (look, "shown_box", [10, 20, 5, 70]),
+        (look, "sections", ["text"]),
+        (look, "rating", float("nan")),
+        (look, "index", float("inf")),
+        (look["sections"], "issues", 5),
+        (finding, "flaw", "ugliness"),
+        (finding, "box_fraction", [0, 1]),
+        (record["image"], "width", None),
+        (record, "rounds", 5),
+        (record, "rounds", []),
+        (record, "image", "p"),
+    ):
+        kept, part[name] = part[name], value
+        with pytest.raises(RecordCorrupt, match="zoomiqa assess"):
+            assessment_from_record(record)
+        part[name] = kept
+
+
+def test_failures_are_lines_of_their_own_in_prompts_and_plan(run_folder, tmp_path, capsys):
+    root, _ = run_folder
+    photos = [str(root / "photos" / name) for name in ("broken.png", "noisy.png", "absent.png")]
+    assert main(["prompts", *photos]) == 1
+    found = lines(capsys)
+    assert [item["image"] for item in found] == photos
+    assert [item.get("error", {}).get("code", "")[:5] for item in found] == ["ZIQ-1", "", "ZIQ-1"]
+    assert "prompts" not in found[0]
+    assert main(["plan", *photos]) == 1
+    plans = json.loads(capsys.readouterr().out)
+    assert [item["path"] for item in plans] == photos
+    assert ["error" in item for item in plans] == [True, False, True]
+    assert plans[1]["prompts"]
+    assert zoomiqa_main(["assess", *photos, "--out", str(tmp_path / "r.jsonl")]) == 1
+    assert main(["prompts", "--from-jsonl", str(tmp_path / "r.jsonl")]) == 1
+    assert lines(capsys) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("not json\n", "ZIQ-302"),
+        ("[1]\n", "ZIQ-302"),
+        ("[" * 100_000 + "\n", "ZIQ-302"),
+        ('{"image": null}\n', "ZIQ-302"),
+        (None, "ZIQ-501"),
+    ],
+)
+def test_bad_records_on_stdin_are_errors_with_a_code(text, words, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", None if text is None else io.StringIO(text))
+    assert main(["prompts", "--from-jsonl", "-"]) == 2
+    assert words in capsys.readouterr().err
+    stream = io.StringIO()
+    stream.close()
+    monkeypatch.setattr("sys.stdin", stream)
+    assert main(["prompts", "--from-jsonl", "-"]) == 2
+
+
+def test_bad_record_files_are_errors_with_a_code(run_folder, tmp_path, capsys):
+    root, _ = run_folder
+    for path in (tmp_path / "missing.jsonl", tmp_path):
+        assert main(["prompts", "--from-jsonl", str(path)]) == 2
+        assert "ZIQ-501" in capsys.readouterr().err
+    assert zoomiqa_main(["assess", str(root / "photos/noisy.png"), "--out", str(tmp_path / "r.jsonl")]) == 0
+    assert main(["report", str(tmp_path / "r.jsonl")]) == 2
+    assert "ZIQ-302" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes there")
+def test_names_that_are_not_utf8(tmp_path, capsysbinary, monkeypatch):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    photo = str(small(folder / os.fsdecode(b"\xfe.png")))
+    for command in (["prompts", photo], ["plan", photo], ["score", photo, photo, "--metrics", "psnr"]):
+        assert main(command) == 0
+        row = json.loads(capsysbinary.readouterr().out)
+        assert photo in (row.get("image"), row.get("path"), row.get("before"))
+    assert main(["run", photo, "--out", str(folder / "out"), "--restorer", "identity"]) == 0
+    assert capsysbinary.readouterr().out == os.fsencode(folder / "out/report.html") + b"\n"
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stdout", stream)
+    assert main(["prompts", photo]) == 0
+    assert json.loads(stream.getvalue())["image"] == photo
+
+
+def test_cut_files_are_opened_where_allowed(run_folder, tmp_path, capsys):
+    root, _ = run_folder
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes((root / "photos/clean.jpg").read_bytes()[:-4000])
+    for command in (["prompts", str(cut)], ["score", str(cut), str(cut)], ["plan", str(cut)]):
+        assert main(command) == 1
+        assert "ZIQ-104" in capsys.readouterr().out
+        assert main([*command, "--allow-truncated"]) == 0
+        assert "ZIQ-104" not in capsys.readouterr().out
+
+
+def test_encoders_are_the_budgets(capsys):
+    assert tuple(BUDGETS) == ENCODERS
+    with pytest.raises(SystemExit):
+        main(["prompts", "--issues", "Noise.", "--encoder", "t5"])
+    assert "t5-120" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["prompts", "--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ENCODERS)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes a descriptor in a shell")
+def test_stdin_that_is_closed_for_real():
+    command = f'"{sys.executable}" -c "import sys; from restore_bridge.cli import main; sys.exit(main(sys.argv[1:]))"'
+    done = subprocess.run(
+        ["sh", "-c", f"{command} prompts --from-jsonl - <&-"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "ZIQ-501" in done.stderr

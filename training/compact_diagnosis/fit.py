@@ -1,7 +1,7 @@
 """Train the networks that tell the colour of the light (`zoomiqa/imaging/signals/data/color_light.npz`).
 
-    python -m training.compact_diagnosis.fit --photos /work/shared/data/photos \\
-        --more /work/shared/data/BIQ2021_train_part/images --out zoomiqa/imaging/signals/data/color_light.npz
+    python -m training.compact_diagnosis.fit --photos PHOTOS --more BIQ2021_IMAGES \\
+        --out zoomiqa/imaging/signals/data/color_light.npz
 
 Needs PyTorch (`pip install torch`; one core, about ten minutes); what is trained runs without it. Known casts (gains
 in linear light, gains and offsets of the encoded values) are put on the odd-numbered Kodak and BSDS photographs and on

@@ -30,6 +30,7 @@ from scipy.stats import spearmanr
 from zoomiqa.assessors.compact import features as look
 from zoomiqa.assessors.compact.fisher import Codebook
 from zoomiqa.assessors.compact.rating import FORMAT_VERSION, RatingModel, spread_inputs
+from zoomiqa.imaging import open_picture
 
 from . import degrade
 
@@ -39,9 +40,21 @@ HAND_WIDTH, PATCH_WIDTH = 300, 160
 HAND_GAMMA, PATCH_GAMMA = 0.3 / HAND, 3.0
 PATCH_WEIGHT, RIDGE, KERNEL_SHARE = 0.4, 0.1, 0.6
 FLOOR = 1.4  # the worst score in the data is about 1.5; degraded copies approach this
-TREES = {"n_estimators": 400, "learning_rate": 0.035, "num_leaves": 12, "min_child_samples": 15,
-         "feature_fraction": 0.12, "bagging_fraction": 0.7, "bagging_freq": 1, "extra_trees": True, "max_bin": 63,
-         "n_jobs": 1, "verbose": -1, "deterministic": True, "force_row_wise": True}
+TREES = {
+    "n_estimators": 400,
+    "learning_rate": 0.035,
+    "num_leaves": 12,
+    "min_child_samples": 15,
+    "feature_fraction": 0.12,
+    "bagging_fraction": 0.7,
+    "bagging_freq": 1,
+    "extra_trees": True,
+    "max_bin": 63,
+    "n_jobs": 1,
+    "verbose": -1,
+    "deterministic": True,
+    "force_row_wise": True,
+}
 
 
 @dataclass
@@ -68,14 +81,6 @@ class Table:
 _BOOKS: tuple[Codebook, ...] = ()
 
 
-def read(path: Path) -> np.ndarray:
-    """A picture as uint8 RGB; ``ValueError`` when it cannot be decoded."""
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise ValueError(f"cannot read {path}")
-    return np.ascontiguousarray(picture[:, :, ::-1])
-
-
 def both_looks(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
     """Features of the view, features of the crop, and the box."""
     view = look.viewing_copy(rgb)
@@ -93,17 +98,19 @@ def _start(books: tuple[Codebook, ...]) -> None:
 def _patches(job: tuple[Path, int]) -> tuple[np.ndarray, ...]:
     path, seed = job
     rng = np.random.default_rng(seed)
-    rgb = read(path)
+    rgb = open_picture(path).pixels
     view = look.viewing_copy(rgb)
     pictures = view, look.crop_copy(rgb, look.choose_region(view).box_fraction)
     sampled = [look.sample_patches(p) for p in pictures]
-    return tuple(np.concatenate([s[b][rng.choice(len(s[b]), min(120, len(s[b])), replace=False)] for s in sampled])
-                 for b in (0, 1))
+    return tuple(
+        np.concatenate([s[b][rng.choice(len(s[b]), min(120, len(s[b])), replace=False)] for s in sampled])
+        for b in (0, 1)
+    )
 
 
 def _features(job: tuple[Path, str, float, int]) -> tuple[np.ndarray, np.ndarray, tuple[float, ...], float]:
     path, name, strength, seed = job
-    rgb, share = read(path), 1.0
+    rgb, share = open_picture(path).pixels, 1.0
     if name:
         rgb, share = degrade.apply(rgb, name, strength, np.random.default_rng(seed))
     return (*both_looks(rgb), share)
@@ -127,11 +134,14 @@ def gather(records: list[dict], root: Path, seed: int, copies: float, jobs: int)
     source = np.concatenate([np.arange(len(paths)), chosen])
     share = np.array([r[3] for r in rows])
     table = Table(
-        view=np.stack([r[0] for r in rows]), crop=np.stack([r[1] for r in rows]),
+        view=np.stack([r[0] for r in rows]),
+        crop=np.stack([r[1] for r in rows]),
         box=np.array([r[2] for r in rows]),
         score=FLOOR + (scores[source] - FLOOR) * share,
         weight=np.where(np.arange(len(rows)) < len(paths), 1.0, -1.0),
-        source=source, subset=np.array([str(r.get("subset", "all")) for r in records])[source])
+        source=source,
+        subset=np.array([str(r.get("subset", "all")) for r in records])[source],
+    )
     return table, books
 
 
@@ -157,8 +167,14 @@ def compress(block: np.ndarray, width: int, clip: float) -> dict[str, np.ndarray
     axes = (basis @ right.T)[:, :width].astype(np.float16)
     codes = centred @ axes.astype(np.float32)
     step = (np.abs(codes).max(0) / 127 + 1e-9).astype(np.float32)
-    return {"mean": mean, "scale": scale, "projection": axes, "step": step, "clip": np.float32(clip),
-            "train": np.clip(np.rint(codes / step), -127, 127).astype(np.int8)}
+    return {
+        "mean": mean,
+        "scale": scale,
+        "projection": axes,
+        "step": step,
+        "clip": np.float32(clip),
+        "train": np.clip(np.rint(codes / step), -127, 127).astype(np.int8),
+    }
 
 
 def gaussian(part: dict[str, np.ndarray], block: np.ndarray | None, gamma: float) -> np.ndarray:
@@ -219,8 +235,12 @@ def fit_members(table: Table, seed: int) -> Fitted:
 
     hand, patch = 0.5 * (k["view_hand"] + k["crop_hand"]), 0.5 * (k["view_patch"] + k["crop_patch"])
     first = [solve(k["view_hand"] + PATCH_WEIGHT * k["view_patch"]), solve(k["view_hand"]), solve(k["view_patch"])]
-    second = [solve(hand + PATCH_WEIGHT * patch), solve(hand), solve(patch),
-              solve(k["crop_hand"] + PATCH_WEIGHT * k["crop_patch"])]
+    second = [
+        solve(hand + PATCH_WEIGHT * patch),
+        solve(hand),
+        solve(patch),
+        solve(k["crop_hand"] + PATCH_WEIGHT * k["crop_patch"]),
+    ]
     trees = []
     both = np.concatenate([table.view[:, :HAND], table.crop[:, :HAND]], 1)
     for number, block in enumerate((table.view[:, :HAND], both)):
@@ -259,21 +279,33 @@ def predict(fitted: Fitted, table: Table) -> dict[str, np.ndarray]:
 
     n1, n2 = near(k["view_hand"]), near(hand)
     u1 = np.stack([spread_inputs(*row) for row in zip(r1, first[0], t1, first[1], first[2], n1, strict=True)])
-    u2 = np.stack([
-        spread_inputs(*row)
-        for row in zip(r2, second[0], t2, second[1], second[2], n2, r1, first[0], second[3], strict=True)
-    ])
-    return {"first": r1, "second": r2, "first_kernel": first[0], "second_kernel": second[0], "first_trees": t1,
-            "second_trees": t2, "crop_kernel": second[3], "inputs_first": u1, "inputs_second": u2}
+    u2 = np.stack(
+        [
+            spread_inputs(*row)
+            for row in zip(r2, second[0], t2, second[1], second[2], n2, r1, first[0], second[3], strict=True)
+        ]
+    )
+    return {
+        "first": r1,
+        "second": r2,
+        "first_kernel": first[0],
+        "second_kernel": second[0],
+        "first_trees": t1,
+        "second_trees": t2,
+        "crop_kernel": second[3],
+        "inputs_first": u1,
+        "inputs_second": u2,
+    }
 
 
 def fit_spread(inputs: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Non-negative least squares for |error|; the two rating inputs may have either sign."""
     signed = np.concatenate([inputs, -inputs[:, 1:3]], 1)
-    found, _ = nnls(np.concatenate([signed, 1e-2 * np.eye(signed.shape[1])]),
-                    np.concatenate([error, np.zeros(signed.shape[1])]))
+    found, _ = nnls(
+        np.concatenate([signed, 1e-2 * np.eye(signed.shape[1])]), np.concatenate([error, np.zeros(signed.shape[1])])
+    )
     weights = found[: inputs.shape[1]].copy()
-    weights[1:3] -= found[inputs.shape[1]:]
+    weights[1:3] -= found[inputs.shape[1] :]
     return weights
 
 
@@ -291,8 +323,10 @@ def folds_of(subset: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 def correlation(rating: np.ndarray, score: np.ndarray) -> dict[str, float]:
     """Spearman and Pearson correlation, to four places."""
-    return {"srcc": round(float(spearmanr(rating, score).statistic), 4),
-            "plcc": round(float(np.corrcoef(rating, score)[0, 1]), 4)}
+    return {
+        "srcc": round(float(spearmanr(rating, score).statistic), 4),
+        "plcc": round(float(np.corrcoef(rating, score)[0, 1]), 4),
+    }
 
 
 def by_subset(rating: np.ndarray, table: Table) -> dict[str, dict[str, float]]:
@@ -325,10 +359,15 @@ def cross_validate(table: Table, seeds: Iterable[int], count: int = 5) -> tuple[
             spread = np.zeros(len(clean))
             for f in range(count):
                 spread[fold == f] = inputs[fold == f] @ fit_spread(inputs[fold != f], error[fold != f])
-            spreads[name] = {"srcc": round(float(spearmanr(spread, error).statistic), 4),
-                             "plcc": round(float(np.corrcoef(spread, error)[0, 1]), 4)}
-        run = {"seed": seed, "spread_vs_error": spreads,
-               "mean_second_minus_first": round(float((got["second"] - got["first"]).mean()), 4)}
+            spreads[name] = {
+                "srcc": round(float(spearmanr(spread, error).statistic), 4),
+                "plcc": round(float(np.corrcoef(spread, error)[0, 1]), 4),
+            }
+        run = {
+            "seed": seed,
+            "spread_vs_error": spreads,
+            "mean_second_minus_first": round(float((got["second"] - got["first"]).mean()), 4),
+        }
         for name in ("first", "second", "first_kernel", "second_kernel", "first_trees", "second_trees", "crop_kernel"):
             run[name] = by_subset(got[name], clean)
             line = "  ".join(f"{s} {v['srcc']:.4f}/{v['plcc']:.4f}" for s, v in run[name].items())
@@ -367,10 +406,14 @@ def flatten(model: lightgbm.LGBMRegressor) -> dict[str, np.ndarray]:
         return here
 
     root.extend(add(tree["tree_structure"], 0) for tree in model.booster_.dump_model()["tree_info"])
-    return {"feature": np.array(feature, np.int16), "threshold": np.array(threshold, np.float32),
-            "child": np.array(child, np.int32),
-            "value": np.array(value, np.float32), "root": np.array(root, np.int32),
-            "depth": np.array([deepest], np.int32)}
+    return {
+        "feature": np.array(feature, np.int16),
+        "threshold": np.array(threshold, np.float32),
+        "child": np.array(child, np.int32),
+        "value": np.array(value, np.float32),
+        "root": np.array(root, np.int32),
+        "depth": np.array([deepest], np.int32),
+    }
 
 
 def arrays_of(
@@ -379,13 +422,18 @@ def arrays_of(
     """Everything that :class:`zoomiqa.assessors.compact.rating.RatingModel` reads."""
     half = np.float32(np.sqrt(0.5))
     shared = fitted.parts["view_patch"]
-    out = {"version": np.array([FORMAT_VERSION], np.int32), "bias": np.array([fitted.bias]),
-           "settings": np.array([HAND_GAMMA, PATCH_GAMMA, PATCH_WEIGHT, KERNEL_SHARE]),
-           "alpha_first": fitted.alpha_first.astype(np.float32), "alpha_second": fitted.alpha_second.astype(np.float32),
-           # The 1/sqrt(2) that joins the two unit vectors moves into the projection and the mean.
-           "patch_mean": (shared["mean"] / half).astype(np.float32),
-           "patch_projection": (shared["projection"].astype(np.float32) * half).astype(np.float16),
-           "spread_first": spread[0], "spread_second": spread[1]}
+    out = {
+        "version": np.array([FORMAT_VERSION], np.int32),
+        "bias": np.array([fitted.bias]),
+        "settings": np.array([HAND_GAMMA, PATCH_GAMMA, PATCH_WEIGHT, KERNEL_SHARE]),
+        "alpha_first": fitted.alpha_first.astype(np.float32),
+        "alpha_second": fitted.alpha_second.astype(np.float32),
+        # The 1/sqrt(2) that joins the two unit vectors moves into the projection and the mean.
+        "patch_mean": (shared["mean"] / half).astype(np.float32),
+        "patch_projection": (shared["projection"].astype(np.float32) * half).astype(np.float16),
+        "spread_first": spread[0],
+        "spread_second": spread[1],
+    }
     for name in ("view", "crop"):
         for key in ("mean", "scale", "projection", "step", "train"):
             out[f"{name}_hand_{key}"] = fitted.parts[f"{name}_hand"][key]
@@ -413,7 +461,7 @@ def verify(path: Path, fitted: Fitted, table: Table) -> float:
 
 
 def _ordering(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    rng, rgb = np.random.default_rng(0), read(path)
+    rng, rgb = np.random.default_rng(0), open_picture(path).pixels
     out = {"clean": both_looks(rgb)[:2]}
     for name, strengths in degrade.STRENGTHS.items():
         for strength in strengths:
@@ -439,20 +487,32 @@ def orderings(path: Path, photos: list[Path], books: tuple[Codebook, ...], jobs:
         if cache:
             np.savez(cache, names=names, view=view, crop=crop)
     model = RatingModel.load(path)
-    rating = np.array([[model.second(v, c, (0, 0, 1, 1)).value for v, c in zip(vs, cs, strict=True)]
-                       for vs, cs in zip(view, crop, strict=True)])
+    rating = np.array(
+        [
+            [model.second(v, c, (0, 0, 1, 1)).value for v, c in zip(vs, cs, strict=True)]
+            for vs, cs in zip(view, crop, strict=True)
+        ]
+    )
     of = {n: rating[:, i] for i, n in enumerate(names)}
     out: dict = {"photos": len(rating), "clean_mean": round(float(of["clean"].mean()), 3)}
     for name, strengths in degrade.STRENGTHS.items():
         series = np.stack([of["clean"]] + [of[f"{name} {s:g}"] for s in strengths])
-        out[name] = {f"{s:g}": {"right": round(float((series[i + 1] < series[0]).mean()), 3),
-                                "drop": round(float((series[0] - series[i + 1]).mean()), 3)}
-                     for i, s in enumerate(strengths)}
+        out[name] = {
+            f"{s:g}": {
+                "right": round(float((series[i + 1] < series[0]).mean()), 3),
+                "drop": round(float((series[0] - series[i + 1]).mean()), 3),
+            }
+            for i, s in enumerate(strengths)
+        }
         out[name]["steps_right"] = round(float((series[1:] < series[:-1]).mean()), 3)
     for undoing, cause in degrade.UNDOINGS.items():
-        out[undoing] = {f"{s:g}": {"right": round(float((of[f"{undoing} {s:g}"] > of[f"{cause} {s:g}"]).mean()), 3),
-                                   "gain": round(float((of[f"{undoing} {s:g}"] - of[f"{cause} {s:g}"]).mean()), 3)}
-                        for s in degrade.STRENGTHS[cause][1:3]}
+        out[undoing] = {
+            f"{s:g}": {
+                "right": round(float((of[f"{undoing} {s:g}"] > of[f"{cause} {s:g}"]).mean()), 3),
+                "gain": round(float((of[f"{undoing} {s:g}"] - of[f"{cause} {s:g}"]).mean()), 3),
+            }
+            for s in degrade.STRENGTHS[cause][1:3]
+        }
     return out
 
 
@@ -490,8 +550,11 @@ def main(argv: list[str] | None = None) -> int:
     else:
         table, books = gather(records, args.image_root, args.seed, args.copies, args.jobs)
         if cache:
-            np.savez(cache, **{n: getattr(table, n) for n in Table.__dataclass_fields__},
-                     **{f"b{b}{n}": getattr(books[b], n) for b in (0, 1) for n in Codebook.__dataclass_fields__})
+            np.savez(
+                cache,
+                **{n: getattr(table, n) for n in Table.__dataclass_fields__},
+                **{f"b{b}{n}": getattr(books[b], n) for b in (0, 1) for n in Codebook.__dataclass_fields__},
+            )
     copied = len(table) - len(records)
     print(f"features of {len(records)} photos and {copied} copies after {time.time() - started:.0f} s", flush=True)
     if args.copy_weight > 0:
@@ -508,8 +571,11 @@ def main(argv: list[str] | None = None) -> int:
     print(f"exported predictor differs from the fitted members by at most {difference:.2e}", flush=True)
     if difference > 2e-3:
         raise SystemExit("the exported predictor is not the fitted one")
-    photos = [p for folder in args.clean_photos
-              for p in sorted(q for q in folder.rglob("*") if q.suffix.lower() in (".png", ".jpg"))[: args.clean_limit]]
+    photos = [
+        p
+        for folder in args.clean_photos
+        for p in sorted(q for q in folder.rglob("*") if q.suffix.lower() in (".png", ".jpg"))[: args.clean_limit]
+    ]
     order = {}
     if photos:
         order_cache = cache.with_name(cache.stem + "_order.npz") if cache else None
@@ -519,13 +585,25 @@ def main(argv: list[str] | None = None) -> int:
     facts = {
         "format_version": FORMAT_VERSION,
         "origin": "human scores of BIQ2021 (Ahmed & Asif 2022), 3,600 photos of its official training part; "
-                  "degraded copies of some of them with scores lowered after KADID-10k's mean scores per level",
-        "photos": len(records), "copies": len(table) - len(records), "copy_weight": args.copy_weight,
-        "seed": args.seed, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data),
-        "versions": {"numpy": np.__version__, "opencv": cv2.__version__, "scipy": scipy.__version__,
-                     "lightgbm": lightgbm.__version__},
-        "view_side": look.VIEW_SIDE, "crop_side": look.CROP_SIDE, "region_area": look.REGION_AREA,
-        "cross_validation": report, "export_difference": difference, "known_changes": order,
+        "degraded copies of some of them with scores lowered after KADID-10k's mean scores per level",
+        "photos": len(records),
+        "copies": len(table) - len(records),
+        "copy_weight": args.copy_weight,
+        "seed": args.seed,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        "versions": {
+            "numpy": np.__version__,
+            "opencv": cv2.__version__,
+            "scipy": scipy.__version__,
+            "lightgbm": lightgbm.__version__,
+        },
+        "view_side": look.VIEW_SIDE,
+        "crop_side": look.CROP_SIDE,
+        "region_area": look.REGION_AREA,
+        "cross_validation": report,
+        "export_difference": difference,
+        "known_changes": order,
     }
     args.out.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {args.out} ({len(data) / 1e6:.2f} MB) after {time.time() - started:.0f} s", flush=True)

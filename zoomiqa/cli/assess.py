@@ -123,7 +123,8 @@ def assess(arguments: argparse.Namespace) -> int:
                 keys = [(str(path), file_digest(path, limit_bytes=limits.file_bytes)) for path in paths]
                 earlier = [records.done[key] for key in keys if key in records.done]
                 todo = [path for path, key in zip(paths, keys, strict=True) if key not in records.done]
-                common.complain("zoomiqa", f"resuming: {len(earlier)} of {len(paths)} pictures are done")
+                if earlier:
+                    common.complain("zoomiqa", f"resuming: {len(earlier)} of {len(paths)} pictures are done")
                 paths = todo
         jobs = choose_jobs(arguments.jobs, len(paths), assessor)
         _say_jobs(jobs, arguments.jobs, len(paths))

@@ -115,19 +115,28 @@ def write_line(record: Mapping[str, Any]) -> None:
     """One record as a JSON line on stdout, flushed, in UTF-8 whatever the encoding of stdout."""
     from zoomiqa.records import to_line
 
-    line = to_line(record)
-    binary = getattr(sys.stdout, "buffer", None)
-    if binary is None:
-        sys.stdout.write(line.decode())
-    else:
-        sys.stdout.flush()
-        binary.write(line)
-    sys.stdout.flush()
+    _write(to_line(record))
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    """One indented JSON document on stdout; a name that is not UTF-8 takes its escaped form."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    _write(text.encode("utf-8", "backslashreplace"))
+
+
+def print_path(path: Path) -> None:
+    """A path on a line of its own, in the bytes that the file system has for it."""
+    _write(os.fsencode(path) + b"\n")
+
+
+def _write(data: bytes) -> None:
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None:  # stdout was replaced by a text stream
+        sys.stdout.write(data.decode("utf-8", "replace"))
+    else:
+        sys.stdout.flush()
+        binary.write(data)
+    sys.stdout.flush()
 
 
 def add_limit_options(parser: argparse.ArgumentParser) -> None:
