@@ -150,7 +150,7 @@ class CompactBackend:
 
     def _look_closer(self, picture: Picture, first: _FirstLook, box: Box) -> Reply:
         box_fraction = box.to_fraction(picture.size)
-        signals = measure(np.ascontiguousarray(crop(picture, box)))
+        signals = measure(np.ascontiguousarray(crop(picture, box)), is_detail=True)
         findings = diagnose(first.signals, signals, box_fraction)
         features = extract_features(crop_copy(picture.pixels, box_fraction))
         rating = self._model.second(first.features, features, box_fraction)

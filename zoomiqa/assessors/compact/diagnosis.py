@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from zoomiqa.imaging.signals import Signals, hue_name
 from zoomiqa.types import BoxFraction, Finding
@@ -267,8 +267,8 @@ def _extent(
     is_hit = known & ((cells >= limit) if rule.extreme > rule.limit else (cells <= limit))
     if is_hit.sum() >= EVERYWHERE_SHARE * max(int(known.sum()), 1):
         return WHOLE, "whole frame", value
-    labels, count = ndimage.label(is_hit)
-    if not count:
+    count, labels = cv2.connectedComponents(is_hit.astype(np.uint8), connectivity=4)
+    if count == 1:
         return None
     sizes = np.bincount(labels.ravel())[1:]
     group = labels == int(sizes.argmax()) + 1

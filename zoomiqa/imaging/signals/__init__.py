@@ -53,7 +53,7 @@ def hints(rgb: PixelArray) -> Hints:
     return Hints(float(luma.mean()) / 255, float(luma.std()) / 255, hasler_colorfulness(rgb), sharpness)
 
 
-def measure(rgb: PixelArray, *, scale: float = 1.0) -> Signals:
+def measure(rgb: PixelArray, *, scale: float = 1.0, is_detail: bool = False) -> Signals:
     """Measure every signal that can be told from these pixels.
 
     Args:
@@ -61,6 +61,7 @@ def measure(rgb: PixelArray, *, scale: float = 1.0) -> Signals:
         scale: How much the picture was reduced before: 1.0 is native, 0.5 is half the side. Below `NATIVE_SCALE` the
             signals that live in single pixels (noise, blocking, banding, halos, enlargement) are `None`, and edge
             widths and resolution are those of the reduced picture.
+        is_detail: Leave out tones and colours, which a look at the whole picture has told already; they are `None`.
 
     Returns:
         Every name of `SIGNALS` with a finite figure or `None`. A picture of more than 1.5 Mpx is measured natively on
@@ -71,10 +72,10 @@ def measure(rgb: PixelArray, *, scale: float = 1.0) -> Signals:
         raise OptionInvalid("a scale lies in 0..1, above 0", scale, "give reduced side / native side")
     values: dict[str, float | None] = dict.fromkeys(SIGNALS)
     maps: dict[str, Plane] = {}
-    small = reduced(rgb)
-    tone, tone_maps = measure_tone(small)
-    values |= tone | measure_color(reduced(rgb, COLOR_LONG_SIDE_PX))
-    maps |= tone_maps
+    if not is_detail:
+        tone, tone_maps = measure_tone(reduced(rgb))
+        values |= tone | measure_color(reduced(rgb, COLOR_LONG_SIDE_PX))
+        maps |= tone_maps
     canvas = canvas_of(rgb)
     green = np.ascontiguousarray(canvas.rgb[..., 1], np.float32)
     sigma = chen_sigma(green, is_tiled=canvas.is_tiled)
