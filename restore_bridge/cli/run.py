@@ -7,6 +7,7 @@ An output folder holds `pictures/` (the kept picture of each input, under its ow
 from __future__ import annotations
 
 import argparse
+import glob
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -268,9 +269,8 @@ def _save(
             protected=inputs,
             limits=limits,
         )
-    reference = None
-    if arguments.reference is not None:
-        reference = open_picture(_reference_for(path, arguments.reference), limits=limits)
+    pristine = None if arguments.reference is None else _reference_for(path, arguments.reference)
+    reference = None if pristine is None else open_picture(pristine, limits=limits)
     after = result.picture if result.kept == "restored" else picture
     rated = result.after if result.kept == "restored" and result.after else result.before
     scores = compare(picture, after, reference=reference, assessments=(result.before, rated))
@@ -294,13 +294,13 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _references(paths: Sequence[Path], folder: Path | None) -> list[Path]:
-    return [] if folder is None else [_reference_for(path, folder) for path in paths]
+    return [] if folder is None else [found for path in paths if (found := _reference_for(path, folder))]
 
 
-def _reference_for(path: Path, folder: Path) -> Path:
-    """The pristine picture of the same name, or of the same stem."""
+def _reference_for(path: Path, folder: Path) -> Path | None:
+    """The pristine picture of the same name, or of the same stem; `None` where there is none."""
     exact = folder / path.name
-    return exact if exact.exists() else next(iter(sorted(folder.glob(f"{path.stem}.*"))), exact)
+    return exact if exact.exists() else next(iter(sorted(folder.glob(f"{glob.escape(path.stem)}.*"))), None)
 
 
 def _digest(path: Path) -> str | None:

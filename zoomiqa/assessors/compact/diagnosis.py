@@ -179,7 +179,11 @@ def _say_tones(found: _Candidates, first: Signals) -> None:
     if brightness > 0.6:
         _state(found, "overexposure", first.value("highlights_clipped"))
     is_dark = "dark" in found or "dim" in found
-    if not is_dark and _value(first, "luma_p99", 0) >= HAZE_FROM_P99 and _value(first, "luma_p05", 0) > 0.2:
+    has_color = (
+        _value(first, "saturation_p95", 0) > BLACK_AND_WHITE_CHROMA
+    )  # without it a veil cannot be told from grey
+    is_light = not is_dark and _value(first, "luma_p99", 0) >= HAZE_FROM_P99 and _value(first, "luma_p05", 0) > 0.2
+    if has_color and is_light:
         _state(found, "haze", first.value("haze"))
     if "haze" not in found and not is_dark and _value(first, "luma_p99", 0) > _value(first, "luma_p05", 0) + 0.02:
         _state(found, "low_contrast", first.value("contrast_range"))
