@@ -115,7 +115,7 @@ class Candidate:
             "strength": self.strength,
             "rating": self.assessment.rating if self.assessment else None,
             "spread": self.assessment.spread if self.assessment else None,
-            "standing": round(standing(self.assessment), 4) if self.assessment and self.assessment.rating else None,
+            "standing": _standing(self.assessment),
             "consistency": self.consistency,
             "accepted": self.accepted,
             "reason": self.reason,
@@ -193,6 +193,7 @@ class BridgeResult:
             "kept": self.kept,
             "chosen": self.chosen,
             "reason": self.reason,
+            "standing": {"before": _standing(self.before), "after": _standing(self.after)},
             "before": self.before.to_dict(),
             "after": self.after.to_dict() if self.after else None,
             "guidance": self.guidance.to_dict() if self.guidance else None,
@@ -213,6 +214,11 @@ def standing(assessment: Assessment) -> float:
     if assessment.rating is None:
         raise OptionInvalid("a picture without a rating has no standing", None, "look at its error first")
     return assessment.rating - FLAW_WEIGHT * sum(finding.strength for finding in assessment.findings)
+
+
+def _standing(assessment: Assessment | None) -> float | None:
+    """The standing for a record; `None` where there is no rating."""
+    return None if assessment is None or assessment.rating is None else round(standing(assessment), 4)
 
 
 class RestoreBridge:

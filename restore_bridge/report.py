@@ -44,6 +44,12 @@ for (const slider of document.querySelectorAll("[data-slider]")) {
 }
 """
 
+_RULE = (
+    "Which picture is kept is decided by its standing: the rating, less up to two points for each flaw that is still"
+    " stated, in proportion to its measured strength. So a picture freed of a flaw can be kept although its bare rating"
+    " is a little lower. It must also agree with the picture before, so that invented detail is not rewarded."
+)
+
 _HONESTY = (
     "Ratings are estimates, given with their spread. Restoration can amplify or invent detail: do not use restored"
     " pictures as evidence, in medicine, or to identify people."
@@ -103,6 +109,7 @@ def _render(cards: Sequence[Mapping[str, Any]], title: str) -> str:
         lead=lead,
         script=Markup(_SCRIPT),  # noqa: S704 - our own constant, allowed by its hash in the page's policy
         script_hash=base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode(),
+        rule=_RULE,
         honesty=_HONESTY,
         origin=f"Made by restore-bridge {__version__}.",
     )
@@ -120,13 +127,14 @@ def _card(record: Mapping[str, Any], folder: Path, limits: Limits) -> dict[str, 
     except ImageError as error:
         return {"name": name, "error": error.to_dict(), "kept": None}
     height, width = shown_before.shape[:2]
-    change = after["rating"] - before["rating"] if after and after["rating"] is not None else None
+    standing = record["standing"]
+    is_known = standing["before"] is not None and standing["after"] is not None
     return {
         "name": name,
         "error": None,
         "before": before,
         "after": after,
-        "change": change,
+        "change": standing["after"] - standing["before"] if is_known else None,
         "kept": record["kept"],
         "first_issue": _first_sentence(before.get("negative")),
         "reason": record["reason"].capitalize() + ".",

@@ -318,6 +318,7 @@ def _failure(path: Path, digest: str | None, error: Any) -> dict[str, Any]:
         "image": {"path": str(path), "sha256": digest, "width": 0, "height": 0, "format": None},
         "kept": None,
         "chosen": None,
+        "standing": {"before": None, "after": None},
         "reason": failure["message"],
         "before": None,
         "after": None,
