@@ -25,7 +25,7 @@ from restore_bridge.color import COLOR_FIXES, fix_color
 from restore_bridge.guidance import Guidance, split_guidance
 from restore_bridge.prepass import load_prepass
 from restore_bridge.prompts import Prompts, compose
-from restore_bridge.restorers import Restorer, RestoreSettings, load_restorer
+from restore_bridge.restorers import Restored, Restorer, RestoreSettings, load_restorer
 from restore_bridge.restorers.base import check_scale
 from restore_bridge.scoring import consistency
 from zoomiqa.assessors import Assessor, create_assessor
@@ -335,7 +335,7 @@ class RestoreBridge:
         )
         candidate = Candidate(index, settings.seed, settings.strength, None, None, accepted=False, reason="")
         try:
-            outcome = self.restorer.restore(source, guidance, prompts=prompts, settings=settings)
+            outcome = self._restore(source, guidance, prompts, settings)
             restored = picture.with_pixels(fix_color(outcome.picture.pixels, source.pixels, self.settings.color_fix))
             candidate = replace(candidate, steps=outcome.steps, notes=outcome.notes)
             if restored.size == picture.size and (restored.pixels == picture.pixels).all():
@@ -361,6 +361,16 @@ class RestoreBridge:
             reason=reason,
             picture=restored,
         )
+
+    def _restore(self, source: Picture, guidance: Guidance, prompts: Prompts, settings: RestoreSettings) -> Restored:
+        """Restore; when memory runs out, once more with tiles of half the side, and say so."""
+        try:
+            return self.restorer.restore(source, guidance, prompts=prompts, settings=settings)
+        except MemoryError:
+            half = replace(settings, tile_px=settings.tile_px // 2, overlap_px=settings.overlap_px // 2)
+            outcome = self.restorer.restore(source, guidance, prompts=prompts, settings=half)
+            note = Note("tiles-halved", f"Memory ran out; the picture was restored in tiles of {half.tile_px} pixels.")
+            return replace(outcome, notes=(*outcome.notes, note))
 
     def _judge(self, before: Assessment, after: Assessment, agreement: float) -> tuple[bool, str]:
         """Whether a candidate is accepted, in words."""

@@ -142,7 +142,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a backend draws tokens. Defaults are the released evaluator's (method.md §1)."""
+    """How a backend draws tokens. Defaults are the released evaluator's."""
 
     temperature: float = 1.0
     """0 is greedy."""

@@ -1,4 +1,4 @@
-"""Pictures made to harm: numbers are those of the list of tests in style.md, part C8."""
+"""Pictures made to harm. C8 numbers, here and in other tests, are those of the list of attacks held to."""
 
 from __future__ import annotations
 

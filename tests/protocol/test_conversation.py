@@ -51,7 +51,7 @@ def test_one_look():
 
 
 def test_the_rewritten_second_round():
-    """method.md section 1: bare question; whole first reply; prompt, original, crop."""
+    """the released protocol: bare question; whole first reply; prompt, original, crop."""
     settings = ConversationSettings(question="How good?")
     requests, assessment = drive([CROP, reply(2.5)], settings)
     asked, answered, now = requests[1].messages

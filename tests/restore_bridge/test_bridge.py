@@ -107,6 +107,28 @@ def test_whatever_a_restorer_raises_is_a_value(photo):
     assert result.chosen == 1
 
 
+def test_when_memory_runs_out_tiles_are_halved_once(photo):
+    """C8 71: once, with a note; then it is a failure."""
+    restorer = Brighten(steps=[MemoryError(), 8])
+    result = RestoreBridge(judge(2.0, 3.0), BridgeSettings(candidates=1), restorer=restorer).run(photo)
+    assert result.kept == "restored"
+    assert [note.code for note in result.candidates[0].notes] == ["tiles-halved"]
+    assert restorer.settings[1].tile_px == restorer.settings[0].tile_px // 2
+    twice = Brighten(steps=[MemoryError(), MemoryError()])
+    result = RestoreBridge(judge(2.0), BridgeSettings(candidates=1), restorer=twice).run(photo)
+    assert "MemoryError" in result.error["message"]
+    assert len(twice.settings) == 2
+
+
+def test_alpha_comes_back(photo):
+    """C8 72."""
+    alpha = np.full(photo.pixels.shape[:2], 200, np.uint8)
+    picture = picture_from_array(np.dstack([photo.pixels, alpha]))
+    result = RestoreBridge(judge(2.0, 3.0), BridgeSettings(candidates=1), restorer=Brighten()).run(picture)
+    assert result.kept == "restored"
+    assert np.array_equal(result.picture.alpha, alpha)
+
+
 def test_a_scale_the_restorer_lacks_is_refused_by_run_and_plan(photo):
     bridge = RestoreBridge(judge(2.0), BridgeSettings(scale=3), restorer=Brighten())
     for call in (bridge.run, bridge.plan):

@@ -1,6 +1,6 @@
 """Annotation files: which pictures, and what people said of them. It must not open pictures.
 
-Format of the released evaluator (method.md §1): a JSON list of objects with `image` (or `img_path`), `gt_score` in
+Format of the released evaluator (github.com/EthanLiang99/Zoom-IQA): a JSON list of objects with `image` (or `img_path`), `gt_score` in
 1..5, and optionally `id`, `subset` and `conversations`. Paths are relative to an image root and never lead outside it.
 """
 

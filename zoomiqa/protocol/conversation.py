@@ -3,7 +3,7 @@
 Everything drives this one generator: single pictures, batches, a server's queue, RL rollouts and tests. It must not
 know models, files or pixels.
 
-Source: Zoom-IQA paper Sec. 3.2 (two rounds; any number here), released protocol as recorded in method.md §1.
+Source: Zoom-IQA paper Sec. 3.2 (two rounds; any number here), released evaluator's protocol (EthanLiang99/Zoom-IQA).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From the box a model wrote to the crop it is shown. It must not know pictures beyond their size.
 
-The steps and their order are those of the released protocol (method.md §1), so that the released checkpoint sees the
+The steps and their order are those of the released protocol, so that the released checkpoint sees the
 crops it was trained on.
 """
 
