@@ -141,13 +141,12 @@ def test_the_wheel_holds_what_it_should(wheel):
     assert not [name for name in names if name.startswith(("tests", "docs", "examples")) or "__pycache__" in name]
 
 
-def test_no_file_names_a_machine_or_a_registry():
+def test_no_file_names_the_place_it_was_made_in():
     names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    places = [f"{ROOT}/", f"{ROOT.parent}/", f"{Path.home()}/"]
     for name in filter(None, names):
         path = ROOT / name
-        if path.suffix in {".npz", ".png", ".jpg"} or not path.exists():
+        if path.suffix == ".npz" or not path.exists():
             continue
         text = path.read_text("utf-8", errors="replace")
-        for pattern in (r"/work/", r"pypi\.org", r"files\.pythonhosted", r"deb\.debian\.org", r"/root/"):
-            if path.name != "test_architecture.py":
-                assert not re.search(pattern, text), f"{name}: {pattern}"
+        assert not [place for place in places if len(place) > 2 and place in text], name

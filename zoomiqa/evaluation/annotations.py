@@ -1,7 +1,8 @@
 """Annotation files: which pictures, and what people said of them. It must not open pictures.
 
-Format of the released evaluator (github.com/EthanLiang99/Zoom-IQA): a JSON list of objects with `image` (or `img_path`), `gt_score` in
-1..5, and optionally `id`, `subset` and `conversations`. Paths are relative to an image root and never lead outside it.
+Format of the released evaluator (EthanLiang99/Zoom-IQA): a JSON list of objects with `image` (or `img_path`),
+`gt_score` in 1..5, and optionally `id`, `subset` and `conversations`. Paths are relative to an image root and never
+lead outside it.
 """
 
 from __future__ import annotations
