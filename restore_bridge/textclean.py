@@ -57,8 +57,3 @@ def _pass(text: str) -> str:
     text = "".join(" " if sign in FORBIDDEN else sign for sign in text)
     text = _TRAILING_HYPHEN.sub("", _MARKER.sub("", " ".join(text.split())))
     return " ".join(_REPEATED.sub(r"\1", _DANGLING.sub("", text)).split()).strip(" ,.!?-'")
-
-
-def is_list_marker(line: str) -> bool:
-    """Whether `line` begins as an item of a list."""
-    return _MARKER.match(line) is not None

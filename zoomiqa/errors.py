@@ -12,8 +12,7 @@
     │   └── ImageNotFound         108   no file at that path
     ├── ProtocolError         ZIQ-2xx   a reply or a prompt set breaks the protocol
     │   ├── ReplyUnusable         201   a reply holds no usable rating
-    │   ├── PromptSetInvalid      202   a prompt file lacks a part or is malformed
-    │   └── ConversationMisused   203   the conversation generator was driven in the wrong order
+    │   └── PromptSetInvalid      202   a prompt file lacks a part or is malformed
     ├── RecordError           ZIQ-3xx   a record file cannot be continued or read
     │   ├── RecordSettingsChanged 301   resume with other settings than those of the file
     │   ├── RecordCorrupt         302   a line that is not the last cannot be read
@@ -117,10 +116,6 @@ class ReplyUnusable(ProtocolError):
 
 class PromptSetInvalid(ProtocolError):
     code, summary = "ZIQ-202", "the prompt set cannot be used"
-
-
-class ConversationMisused(ProtocolError):
-    code, summary = "ZIQ-203", "the conversation was driven in the wrong order"
 
 
 class RecordError(ZoomIQAError):
