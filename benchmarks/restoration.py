@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from restore_bridge import BridgeSettings, RestoreBridge
-from restore_bridge.bridge import standing
 from restore_bridge.prepass import load_prepass
 from restore_bridge.scoring import psnr, ssim
+from restore_bridge.selection import standing
 from zoomiqa import find_pictures, open_picture, picture_from_array
 from zoomiqa.imaging.distortions import distort
 

@@ -1,50 +1,55 @@
 """The pipeline in one sentence: assess, split the words into guidance, restore, assess again, keep the better picture.
 
-It must not know how a rating, a prompt or a restored pixel comes about; it only holds the order of things and the rule
-by which a picture is kept.
+It must not know how a rating, a prompt or a restored pixel comes about; it only holds the order of things. The rule by
+which a picture is kept is `restore_bridge.selection.choose`; the input is always a candidate.
 
-The rule. A candidate is accepted only if all of this holds, and of the accepted ones the best-standing is kept:
-
-1. it opens and is rated by the same assessor as the input;
-2. its standing (see `standing`) is above the input's by at least `min_gain`;
-3. its consistency with the input (see `restore_bridge.scoring`) is at least `min_consistency`, so that invented detail
-   is not rewarded.
-
-Otherwise the input is kept, and the record says why. No-reference ratings reward over-sharpening (evaluation practice
-since Blau and Michaeli 2018), hence the third part.
+In each round every candidate sets out from the best picture so far, under guidance from that picture's assessment. The
+next round goes on from the best of them. The loop ends when a round brings nothing better, and the best picture so far
+stands: what a round made worse is rolled back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 from restore_bridge.actions import Action, plan_actions
 from restore_bridge.color import COLOR_FIXES, fix_color
 from restore_bridge.guidance import Guidance, split_guidance
-from restore_bridge.prepass import load_prepass
+from restore_bridge.prepass import Prepass, describe_prepass, load_prepass
 from restore_bridge.prompts import Prompts, compose
-from restore_bridge.restorers import Restored, Restorer, RestoreSettings, load_restorer
-from restore_bridge.restorers.base import check_scale
-from restore_bridge.scoring import consistency
+from restore_bridge.restorers import Capabilities, Restored, Restorer, RestoreSettings, load_restorer
+from restore_bridge.restorers.base import PlansWork, check_scale
+from restore_bridge.scoring import consistency, unasked_change
+from restore_bridge.selection import (
+    MAX_CHANGE,
+    MIN_CONSISTENCY,
+    Candidate,
+    asked_places,
+    choose,
+    describe,
+    nearest,
+    rounded_standing,
+)
+from restore_bridge.tiling import halving_on_memory_error
 from zoomiqa.assessors import Assessor, create_assessor
 from zoomiqa.errors import BackendFailed, OptionInvalid, ZoomIQAError
 from zoomiqa.imaging import Picture
 from zoomiqa.limits import LOCAL, Limits
-from zoomiqa.types import Assessment, Note
+from zoomiqa.types import Assessment, BoxFraction, Note
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "2.0"
+"""Of the record of a run. 2.0: guidance and prompts stand in `rounds`."""
 
 STRENGTHS = (1.0, 0.6, 0.35, 0.8)
-"""Strengths that successive candidates take; a generative restorer also changes its seed with each."""
+"""Strengths that successive candidates take where none are given; a restorer that draws also changes its seed."""
 
-FLAW_WEIGHT = 2.0
-"""Rating points by which one stated flaw of full strength lowers a picture's standing.
+MOST_CANDIDATES, MOST_ROUNDS = 16, 8
 
-Chosen on odd-numbered Kodak and BSDS photographs with `benchmarks/restoration.py`: ratings alone kept no deblocked
-picture at all, although each was closer to the untouched one; at 0.5 points 5 % were kept, at 1.5 62 %, at 2 90 %. What
-is kept of blur, noise, darkness and casts does not depend on it."""
+_PLACE_OPTIONS = frozenset({"device", "offload"})
+"""Options of restorers that say where the work is done, not what comes out: a resumed run may change them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +57,33 @@ class BridgeSettings:
     """What decides a restoration. Part of a run's fingerprint."""
 
     restorer: str = "classical"
+    restorer_options: Mapping[str, Any] = field(default_factory=dict)
+    """The restorer's own options, as `load_restorer` takes them."""
+
     prepass: str = "none"
+    prepass_weights: str | None = None
+    """File or hub id of the pre-pass's model, for a pre-pass that has one."""
+
+    allow_pickle: bool = False
+    """Whether weights may be a pickle; see `restore_bridge.weights`."""
+
     candidates: int = 2
-    """Restorations tried, 1..16."""
+    """Restorations tried in a round, 1..16, where no seeds are given; with `strengths`, the number of seeds."""
 
     seed: int = 42
+    """The first seed."""
+
+    seeds: tuple[int, ...] | None = None
+    """Seeds to try, each with every strength; `None` counts up from `seed`."""
+
     strength: float = 1.0
-    """Multiplies what the guidance asks for, 0..1."""
+    """Multiplies what the guidance asks for, and every strength tried, above 0 to 1."""
+
+    strengths: tuple[float, ...] | None = None
+    """Strengths to try, each with every seed, above 0 to 1."""
+
+    loop: int = 1
+    """Rounds of restoring and assessing again at most, 1..8; the loop ends earlier when nothing is better."""
 
     scale: int = 1
     """Enlargement, 1..4."""
@@ -71,14 +96,33 @@ class BridgeSettings:
 
     negative: str | None = None
     min_gain: float = 0.0
-    """Standing by which a candidate must exceed the input, in rating points."""
+    """Standing by which a candidate must exceed the picture that it set out from, in rating points."""
 
-    min_consistency: float = 0.8
+    min_consistency: float = MIN_CONSISTENCY
     """Least agreement with the input, 0..1."""
 
+    max_change: float = MAX_CHANGE
+    """Most that a candidate may leave the input where no change of tone was asked for, in levels of 255."""
+
     def __post_init__(self) -> None:
-        if not 1 <= self.candidates <= 16:
-            raise OptionInvalid("candidates must lie in 1..16", self.candidates, "two is the default")
+        if not 1 <= self.candidates <= MOST_CANDIDATES:
+            raise OptionInvalid(f"candidates must lie in 1..{MOST_CANDIDATES}", self.candidates, "two is the default")
+        for name, values in (("seeds", self.seeds), ("strengths", self.strengths)):
+            if values is not None and not 0 < len(set(values)) == len(values):
+                raise OptionInvalid(
+                    f"{name} must be one or more different numbers", values, "leave none, or name each once"
+                )
+        if any(not 0 <= seed < 2**32 for seed in (self.seed, *(self.seeds or ()))):
+            raise OptionInvalid("a seed must lie in 0..4294967295", self.seeds or self.seed, "42 is the default")
+        if any(not 0 < strength <= 1 for strength in self.strengths or ()):
+            raise OptionInvalid("strengths must lie above 0, at most 1", self.strengths, "1 is what the guidance asks")
+        count = len(self.seeds or range(self.candidates)) * len(self.strengths or (1,))
+        if count > MOST_CANDIDATES:
+            raise OptionInvalid(f"seeds times strengths must be at most {MOST_CANDIDATES}", count, "leave some out")
+        if not 1 <= self.loop <= MOST_ROUNDS:
+            raise OptionInvalid(f"loop must lie in 1..{MOST_ROUNDS}", self.loop, "one round is the default")
+        if not 0 <= self.max_change <= 255:
+            raise OptionInvalid("max_change must lie in 0..255", self.max_change, f"{MAX_CHANGE:g} is the default")
         if not 0 < self.strength <= 1:
             raise OptionInvalid("strength must lie above 0, at most 1", self.strength, "1 is what the guidance asks")
         if not 1 <= self.scale <= 4:
@@ -87,42 +131,46 @@ class BridgeSettings:
             raise OptionInvalid(f"color_fix must be one of {', '.join(COLOR_FIXES)}", self.color_fix, "choose one")
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        settings = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        options = {name: value for name, value in self.restorer_options.items() if name not in _PLACE_OPTIONS}
+        for name in ("seeds", "strengths"):
+            settings[name] = None if settings[name] is None else list(settings[name])
+        return {**settings, "restorer_options": options}
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One restoration that was tried."""
+class Trial:
+    """What one candidate of a round is made with."""
 
-    index: int
     seed: int
     strength: float
-    assessment: Assessment | None
-    consistency: float | None
-    accepted: bool
-    reason: str
-    picture: Picture | None = None
-    steps: tuple[Mapping[str, Any], ...] = ()
-    """What the restorer did, one entry per operation, with the phrase that asked for it."""
-
-    notes: tuple[Note, ...] = ()
-    error: Mapping[str, str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "index": self.index,
-            "seed": self.seed,
-            "strength": self.strength,
-            "rating": self.assessment.rating if self.assessment else None,
-            "spread": self.assessment.spread if self.assessment else None,
-            "standing": _standing(self.assessment),
-            "consistency": self.consistency,
-            "accepted": self.accepted,
-            "reason": self.reason,
-            "steps": [dict(step) for step in self.steps],
-            "notes": [note.to_dict() for note in self.notes],
-            "error": dict(self.error) if self.error else None,
-        }
+        return {"seed": self.seed, "strength": self.strength}
+
+
+def plan_trials(settings: BridgeSettings, capabilities: Capabilities) -> tuple[tuple[Trial, ...], tuple[Note, ...]]:
+    """What the candidates of every round are made with, in order, and what was left out as useless.
+
+    Given seeds or strengths: every seed with every strength. Given neither: `candidates` of them, with `STRENGTHS` in
+    turn and a seed each. A restorer whose seed makes no difference gets one seed, and no strength twice.
+    """
+    seeds = settings.seeds or tuple(settings.seed + number for number in range(settings.candidates))
+    if settings.seeds or settings.strengths:
+        wanted = [Trial(seed, strength) for seed, strength in product(seeds, settings.strengths or (1.0,))]
+    else:
+        wanted = [Trial(seed, STRENGTHS[number % len(STRENGTHS)]) for number, seed in enumerate(seeds)]
+    if not capabilities.seeded:
+        wanted = [replace(trial, seed=seeds[0]) for trial in wanted]
+    trials = tuple(dict.fromkeys(replace(trial, strength=trial.strength * settings.strength) for trial in wanted))
+    if len(trials) == len(wanted):
+        return trials, ()
+    note = Note(
+        "seeds-left-out",
+        f"restorer {capabilities.name!r} gives the same picture whatever the seed; {len(trials)} of {len(wanted)}"
+        " candidates are tried, one for each strength",
+    )
+    return trials, (note,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +181,23 @@ class Plan:
     prepass: str
     source_size: tuple[int, int]
     result_size: tuple[int, int]
-    candidates: int
+    candidates: tuple[Trial, ...]
+    """Of each round."""
+
+    loop: int
+    """Rounds at most."""
+
     guidance: Guidance
+    """Of the first round."""
+
     prompts: Prompts
     actions: tuple[Action, ...]
     """What the guidance asks for; a restorer measures how much of it is needed."""
+
+    work: Mapping[str, Any] | None = None
+    """What the restorer says of its sizes, tiles, steps and memory, where it plans them."""
+
+    notes: tuple[Note, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -145,10 +205,42 @@ class Plan:
             "prepass": self.prepass,
             "source_size": list(self.source_size),
             "result_size": list(self.result_size),
-            "candidates": self.candidates,
+            "candidates": [trial.to_dict() for trial in self.candidates],
+            "loop": self.loop,
             "guidance": self.guidance.to_dict(),
             "prompts": self.prompts.to_dict(),
             "actions": [action.to_dict() for action in self.actions],
+            "work": dict(self.work) if self.work else None,
+            "notes": [note.to_dict() for note in self.notes],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class LoopRound:
+    """One round: guidance from an assessment, candidates made under it, and the best of them."""
+
+    index: int
+    start: int | None
+    """The candidate that it set out from; `None` is the input."""
+
+    guidance: Guidance
+    prompts: Prompts
+    candidates: tuple[Candidate, ...]
+    chosen: int | None
+    """Index of the candidate that became the best picture so far; `None` where the one that it set out from stayed."""
+
+    reason: str
+    """How it ended, in words."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "index": self.index,
+            "start": self.start,
+            "guidance": self.guidance.to_dict(),
+            "prompts": self.prompts.to_dict(),
+            "candidates": [item.index for item in self.candidates],
+            "chosen": self.chosen,
+            "reason": self.reason,
         }
 
 
@@ -167,23 +259,31 @@ class BridgeResult:
     after: Assessment | None
     """Assessment of the kept candidate, or of the best one tried."""
 
-    guidance: Guidance | None
-    prompts: Prompts | None
-    candidates: tuple[Candidate, ...]
+    rounds: tuple[LoopRound, ...]
     settings: BridgeSettings
     chosen: int | None = None
     """Index of the kept candidate."""
+
+    prepass: Mapping[str, Any] | None = None
+    """What ran before the restorer: its name, and the model, file and device where it has them."""
 
     notes: tuple[Note, ...] = ()
     error: Mapping[str, str] | None = None
 
     @property
-    def best(self) -> Candidate | None:
-        """The kept candidate, or the best-standing one tried."""
-        rated = [item for item in self.candidates if item.assessment and item.assessment.rating is not None]
-        if not rated:
-            return None
-        return max(rated, key=lambda item: (item.accepted, standing(item.assessment)))  # type: ignore[arg-type]
+    def guidance(self) -> Guidance | None:
+        """What the input's assessment asked for."""
+        return self.rounds[0].guidance if self.rounds else None
+
+    @property
+    def prompts(self) -> Prompts | None:
+        """The same as text."""
+        return self.rounds[0].prompts if self.rounds else None
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Of all rounds, in order."""
+        return tuple(item for one in self.rounds for item in one.candidates)
 
     def to_dict(self) -> dict[str, Any]:
         """The record's JSON form, without pictures."""
@@ -193,32 +293,16 @@ class BridgeResult:
             "kept": self.kept,
             "chosen": self.chosen,
             "reason": self.reason,
-            "standing": {"before": _standing(self.before), "after": _standing(self.after)},
+            "standing": {"before": rounded_standing(self.before), "after": rounded_standing(self.after)},
             "before": self.before.to_dict(),
             "after": self.after.to_dict() if self.after else None,
-            "guidance": self.guidance.to_dict() if self.guidance else None,
-            "prompts": self.prompts.to_dict() if self.prompts else None,
+            "prepass": dict(self.prepass) if self.prepass else None,
+            "rounds": [one.to_dict() for one in self.rounds],
             "candidates": [item.to_dict() for item in self.candidates],
             "settings": self.settings.to_dict(),
             "notes": [note.to_dict() for note in self.notes],
             "error": dict(self.error) if self.error else None,
         }
-
-
-def standing(assessment: Assessment) -> float:
-    """The pipeline's own measure of a rated picture, in rating points; higher is better.
-
-    The rating, less `FLAW_WEIGHT` for each stated flaw in proportion to its measured strength. An assessor without
-    measured findings is judged by its rating alone.
-    """
-    if assessment.rating is None:
-        raise OptionInvalid("a picture without a rating has no standing", None, "look at its error first")
-    return assessment.rating - FLAW_WEIGHT * sum(finding.strength for finding in assessment.findings)
-
-
-def _standing(assessment: Assessment | None) -> float | None:
-    """The standing for a record; `None` where there is no rating."""
-    return None if assessment is None or assessment.rating is None else round(standing(assessment), 4)
 
 
 class RestoreBridge:
@@ -228,6 +312,7 @@ class RestoreBridge:
         assessor: Who judges, or its name; the embedded default without it.
         settings: What to do.
         restorer: A restorer to use instead of the one that `settings` names.
+        prepass: A pre-pass to use likewise.
         limits: Caps on results and prompts.
 
     Example:
@@ -242,12 +327,13 @@ class RestoreBridge:
         settings: BridgeSettings | None = None,
         *,
         restorer: Restorer | None = None,
+        prepass: Prepass | None = None,
         limits: Limits = LOCAL,
     ) -> None:
         self.settings = settings or BridgeSettings()
         self.assessor = create_assessor(assessor) if assessor is None or isinstance(assessor, str) else assessor
-        self.restorer = restorer or load_restorer(self.settings.restorer)
-        self.prepass = load_prepass(self.settings.prepass)
+        self.restorer = restorer or load_restorer(self.settings.restorer, **self.settings.restorer_options)
+        self.prepass = prepass or self._load_prepass()
         self.limits = limits
 
     def plan(self, picture: Picture, before: Assessment | None = None) -> Plan:
@@ -255,16 +341,20 @@ class RestoreBridge:
         settings = self.settings
         self._check(picture)
         before = before or self._assess(picture)
-        guidance = split_guidance(before, prompt=settings.prompt, negative=settings.negative)
+        guidance = self._split(before)
+        trials, notes = plan_trials(settings, self.restorer.capabilities)
         return Plan(
             restorer=self.restorer.capabilities.name,
-            prepass=settings.prepass,
+            prepass=self.prepass.name,
             source_size=picture.size,
             result_size=(picture.width * settings.scale, picture.height * settings.scale),
-            candidates=settings.candidates,
+            candidates=trials,
+            loop=settings.loop,
             prompts=self._compose(guidance),
             guidance=guidance,
             actions=plan_actions(guidance),
+            work=self._plan_work(picture),
+            notes=notes,
         )
 
     def run(self, picture: Picture, before: Assessment | None = None) -> BridgeResult:
@@ -285,104 +375,174 @@ class RestoreBridge:
         before = before or self._assess(picture)
         if before.rating is None:
             return self._untouched(picture, before, "the input could not be assessed", error=before.error)
-        guidance = split_guidance(before, prompt=self.settings.prompt, negative=self.settings.negative)
-        prompts = self._compose(guidance)
-        source = self.prepass.clean(picture)
-        candidates = []
-        for index in range(self.settings.candidates):
-            candidate = self._try(index, picture, source, before, guidance, prompts)
-            candidates.append(candidate)
-            if candidate.reason == _UNCHANGED:
-                break  # nothing was asked for; another strength of nothing is nothing
+        try:
+            source, prepass = self.prepass.clean(picture), describe_prepass(self.prepass)
+        except Exception as error:
+            known = _as_known(error, f"pre-pass {self.prepass.name!r}")
+            return self._untouched(picture, before, f"the pre-pass failed: {known}", error=known.to_dict())
+        trials, notes = plan_trials(self.settings, self.restorer.capabilities)
+        scene = _Scene(picture, source, before, trials)
+        rounds: list[LoopRound] = []
+        best: Candidate | None = None
+        while len(rounds) < self.settings.loop:
+            done, better = self._round(scene, rounds, best)
+            rounds.append(done)
+            if better is None:
+                break
+            best = better
+            if len(rounds) < self.settings.loop:
+                rounds[-1] = _without_pictures(done)
+        first = rounds[0]
         result = BridgeResult(
             picture=picture,
             kept="original",
-            reason=candidates[0].reason,
+            reason=first.reason,
             before=before,
             after=None,
-            guidance=guidance,
-            prompts=prompts,
-            candidates=tuple(candidates),
+            rounds=tuple(rounds),
             settings=self.settings,
-            notes=guidance.notes,
+            prepass=prepass,
+            notes=(*first.guidance.notes, *source.notes[len(picture.notes) :], *notes),
         )
-        if all(item.error for item in candidates):
-            return replace(result, error=candidates[0].error)
-        best = result.best
-        if best is None or best.picture is None:
-            return result
-        if not best.accepted:
-            reason = best.reason if len(candidates) == 1 else f"no candidate is better: {best.reason}"
-            return replace(result, reason=reason, after=best.assessment)
-        return replace(
-            result,
-            picture=best.picture,
-            kept="restored",
-            reason=best.reason,
-            after=best.assessment,
-            chosen=best.index,
+        if best is not None and best.picture is not None:
+            reason = f"the assessor finds it better ({describe(before, best)})"
+            return replace(
+                result,
+                picture=best.picture,
+                kept="restored",
+                reason=reason + (f", after {best.round_index + 1} rounds" if best.round_index else ""),
+                after=best.assessment,
+                chosen=best.index,
+            )
+        if all(item.error for item in first.candidates):
+            return replace(result, error=first.candidates[0].error)
+        closest = nearest([item for item in first.candidates if item.picture is not None])
+        return replace(result, after=closest.assessment if closest else None)
+
+    def attempt(
+        self,
+        picture: Picture,
+        source: Picture,
+        before: Assessment,
+        guidance: Guidance,
+        prompts: Prompts,
+        trial: Trial,
+        asked: tuple[BoxFraction, ...] = (),
+    ) -> Candidate:
+        """One restoration of `picture` with given words, assessed but not judged (see `selection.choose`).
+
+        Args:
+            picture: The input.
+            source: The input after the pre-pass.
+            before: The input's assessment.
+            guidance: What the restorer is asked for.
+            prompts: The same as text.
+            trial: Seed and strength.
+            asked: Places where a change of tone is asked for.
+
+        Returns:
+            The candidate; a failure is one with an error.
+        """
+        scene = _Scene(picture, source, before, (trial,))
+        start = _Start(picture, source, self.settings.scale)
+        return self._try(Candidate(0, trial.seed, trial.strength), scene, start, before, guidance, prompts, asked)
+
+    def _round(
+        self, scene: _Scene, earlier: list[LoopRound], best: Candidate | None
+    ) -> tuple[LoopRound, Candidate | None]:
+        """One round from the best picture so far; also gives the candidate that is better, if there is one."""
+        if best is None or best.assessment is None or best.picture is None:
+            assessment, start = scene.before, _Start(scene.picture, scene.source, self.settings.scale)
+        else:
+            assessment, start = best.assessment, _Start(best.picture, best.picture, 1)
+        guidance = self._split(assessment)
+        prompts = self._compose(guidance)
+        asked = tuple(place for one in [*(one.guidance for one in earlier), guidance] for place in asked_places(one))
+        tried: list[Candidate] = []
+        for trial in scene.trials:
+            number = sum(len(one.candidates) for one in earlier) + len(tried)
+            candidate = Candidate(number, trial.seed, trial.strength, round_index=len(earlier))
+            tried.append(self._try(candidate, scene, start, assessment, guidance, prompts, asked))
+            if tried[-1].reason == _UNCHANGED:
+                break  # nothing was asked for; another strength of nothing is nothing
+        settings = self.settings
+        judged, better = choose(
+            assessment,
+            tried,
+            min_gain=settings.min_gain,
+            min_consistency=settings.min_consistency,
+            max_change=settings.max_change,
         )
+        closest = better or nearest([item for item in judged if item.picture is not None])
+        reason = closest.reason if closest else judged[0].reason
+        if better is None and closest is not None and len(judged) > 1:
+            reason = f"no candidate is better: {reason}"
+        chosen = better.index if better else None
+        done = LoopRound(len(earlier), best.index if best else None, guidance, prompts, judged, chosen, reason)
+        return done, better
 
     def _try(
-        self, index: int, picture: Picture, source: Picture, before: Assessment, guidance: Guidance, prompts: Prompts
+        self,
+        candidate: Candidate,
+        scene: _Scene,
+        start: _Start,
+        assessment: Assessment,
+        guidance: Guidance,
+        prompts: Prompts,
+        asked: tuple[BoxFraction, ...],
     ) -> Candidate:
-        """One restoration, assessed and judged; a failure is a candidate with an error."""
+        """One restoration, assessed; a failure is a candidate with an error."""
+        picture = scene.picture
         settings = RestoreSettings(
-            seed=self.settings.seed + (index if self.restorer.capabilities.generative else index // len(STRENGTHS)),
-            strength=self.settings.strength * STRENGTHS[index % len(STRENGTHS)],
-            scale=self.settings.scale,
-            limits=self.limits,
+            seed=candidate.seed, strength=candidate.strength, scale=start.scale, limits=self.limits
         )
-        candidate = Candidate(index, settings.seed, settings.strength, None, None, accepted=False, reason="")
         try:
-            outcome = self._restore(source, guidance, prompts, settings)
-            restored = picture.with_pixels(fix_color(outcome.picture.pixels, source.pixels, self.settings.color_fix))
+            check_scale(self.restorer.capabilities, settings, start.source.size)
+            outcome = self._restore(start.source, guidance, prompts, settings)
+            fixed = fix_color(outcome.picture.pixels, scene.source.pixels, self.settings.color_fix)
+            restored = picture.with_pixels(fixed)
+            if restored.alpha is None:  # another size: only the restorer could bring it along
+                restored = replace(restored, alpha=outcome.picture.alpha)
             candidate = replace(candidate, steps=outcome.steps, notes=outcome.notes)
-            if restored.size == picture.size and (restored.pixels == picture.pixels).all():
-                return replace(candidate, assessment=before, consistency=1.0, reason=_UNCHANGED)
+            if restored.size == start.picture.size and (restored.pixels == start.picture.pixels).all():
+                return replace(candidate, assessment=assessment, consistency=1.0, change=0.0, reason=_UNCHANGED)
             after = self._assess(restored)
             agreement = consistency(restored.pixels, picture.pixels)
+            change = unasked_change(restored.pixels, picture.pixels, asked)
         except Exception as error:
-            # A restorer may come from anyone: whatever it raises must not stop a folder.
-            known = (
-                error
-                if isinstance(error, ZoomIQAError)
-                else BackendFailed(
-                    f"restorer {self.restorer.capabilities.name!r} raised {type(error).__name__}", error, "report it"
-                )
-            )
+            known = _as_known(error, f"restorer {self.restorer.capabilities.name!r}")
             return replace(candidate, reason=f"it failed: {known}", error=known.to_dict())
-        accepted, reason = self._judge(before, after, agreement)
         return replace(
             candidate,
             assessment=after,
             consistency=round(agreement, 4),
-            accepted=accepted,
-            reason=reason,
+            change=None if change is None else round(change, 2),
             picture=restored,
         )
 
     def _restore(self, source: Picture, guidance: Guidance, prompts: Prompts, settings: RestoreSettings) -> Restored:
         """Restore; when memory runs out, once more with tiles of half the side, and say so."""
-        try:
-            return self.restorer.restore(source, guidance, prompts=prompts, settings=settings)
-        except MemoryError:
-            half = replace(settings, tile_px=settings.tile_px // 2, overlap_px=settings.overlap_px // 2)
-            outcome = self.restorer.restore(source, guidance, prompts=prompts, settings=half)
-            note = Note("tiles-halved", f"Memory ran out; the picture was restored in tiles of {half.tile_px} pixels.")
-            return replace(outcome, notes=(*outcome.notes, note))
 
-    def _judge(self, before: Assessment, after: Assessment, agreement: float) -> tuple[bool, str]:
-        """Whether a candidate is accepted, in words."""
-        if after.rating is None or before.rating is None:
-            return False, "it could not be rated"
-        gain = standing(after) - standing(before)
-        figures = f"rating {before.rating:.2f} to {after.rating:.2f}, standing {gain:+.2f}, consistency {agreement:.3f}"
-        if agreement < self.settings.min_consistency:
-            return False, f"it strays too far from the input ({figures}; at least {self.settings.min_consistency:g})"
-        if gain <= self.settings.min_gain:
-            return False, f"the assessor does not find it better ({figures})"
-        return True, f"the assessor finds it better ({figures})"
+        def work(tile: int, overlap: int) -> Restored:
+            sized = replace(settings, tile_px=tile, overlap_px=overlap)
+            return self.restorer.restore(source, guidance, prompts=prompts, settings=sized)
+
+        outcome, notes = halving_on_memory_error(work, *settings.tiles(self.restorer.capabilities))
+        return replace(outcome, notes=(*outcome.notes, *notes))
+
+    def _load_prepass(self) -> Prepass:
+        settings = self.settings
+        options: dict[str, Any] = {}
+        if settings.prepass_weights is not None:
+            options = {"weights": settings.prepass_weights, "allow_pickle": settings.allow_pickle}
+        return load_prepass(settings.prepass, **options)
+
+    def _plan_work(self, picture: Picture) -> Mapping[str, Any] | None:
+        """The restorer's own plan, where it makes one."""
+        if not isinstance(self.restorer, PlansWork):
+            return None
+        settings = RestoreSettings(strength=self.settings.strength, scale=self.settings.scale, limits=self.limits)
+        return self.restorer.plan(picture.size, settings).to_dict()
 
     def _check(self, picture: Picture) -> None:
         """Refuse what the restorer cannot do before anything is looked at."""
@@ -391,6 +551,9 @@ class RestoreBridge:
 
     def _assess(self, picture: Picture) -> Assessment:
         return next(iter(self.assessor.assess([picture])))
+
+    def _split(self, assessment: Assessment) -> Guidance:
+        return split_guidance(assessment, prompt=self.settings.prompt, negative=self.settings.negative)
 
     def _compose(self, guidance: Guidance) -> Prompts:
         return compose(guidance, self.restorer.capabilities.encoder, limits=self.limits)
@@ -404,12 +567,47 @@ class RestoreBridge:
             reason=reason,
             before=before,
             after=None,
-            guidance=None,
-            prompts=None,
-            candidates=(),
+            rounds=(),
             settings=self.settings,
             error=error,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """What stays the same in all rounds."""
+
+    picture: Picture
+    source: Picture
+    """The picture after the pre-pass; colour is held to it."""
+
+    before: Assessment
+    trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What a round sets out from."""
+
+    picture: Picture
+    source: Picture
+    """What the restorer gets: in the first round, the picture after the pre-pass."""
+
+    scale: int
+    """Enlargement; after the first round the size is reached."""
+
+
+def _without_pictures(done: LoopRound) -> LoopRound:
+    """A round that another one goes on from, without the pictures that nobody asks for any more."""
+    kept = (item if item.index == done.chosen else replace(item, picture=None) for item in done.candidates)
+    return replace(done, candidates=tuple(kept))
+
+
+def _as_known(error: Exception, part: str) -> ZoomIQAError:
+    """Any exception as one of this project: a part may come from anyone, and what it raises must not stop a folder."""
+    if isinstance(error, ZoomIQAError):
+        return error
+    return BackendFailed(f"{part} raised {type(error).__name__}", error, "report it")
 
 
 _UNCHANGED = "there was nothing to change: the guidance asks for nothing that was also measured"

@@ -10,7 +10,7 @@ from restore_bridge.scoring import load_metric, score
 from zoomiqa.assessors import Assessor
 from zoomiqa.errors import OptionInvalid
 from zoomiqa.imaging import Picture
-from zoomiqa.types import Assessment, Note
+from zoomiqa.types import RATING_MAX, RATING_MIN, Assessment, Note
 
 BASIC = ("psnr", "ssim", "consistency")
 
@@ -30,6 +30,15 @@ class Comparison:
     direction: Literal["higher", "lower"]
     """Which way is better."""
 
+    range: tuple[float | None, float | None] = (None, None)
+    """Lowest and highest value; `None` where there is no bound."""
+
+    is_range_rough: bool = False
+    """Whether the range is where values usually lie, and no bound."""
+
+    version: str = ""
+    """Package and version that computed it, or the assessor's name and version."""
+
     notes: tuple[Note, ...] = ()
 
     @property
@@ -44,13 +53,17 @@ class Comparison:
             "before": None if self.before is None else round(self.before, 5),
             "after": None if self.after is None else round(self.after, 5),
             "direction": self.direction,
+            "range": list(self.range),
+            "is_range_rough": self.is_range_rough,
+            "version": self.version,
             "notes": [note.to_dict() for note in self.notes],
         }
 
     def __str__(self) -> str:
         figures = " to ".join("-" if value is None else f"{value:.3f}" for value in (self.before, self.after))
         change = "" if self.change is None else f" ({self.change:+.3f})"
-        return f"{self.metric}: {figures}{change}, {self.kind}, {self.direction} is better"
+        by = f", by {self.version}" if self.version else ""
+        return f"{self.metric}: {figures}{change}, {self.kind}, {self.direction} is better{by}"
 
 
 def compare(
@@ -74,14 +87,14 @@ def compare(
         metrics: Names of metrics; `BASIC` without it.
 
     Raises:
-        BackendUnknown, ExtraMissing: a metric that does not exist or is not installed.
+        ZoomIQAError: a metric that cannot be loaded; see `restore_bridge.scoring.load_metric`.
     """
     rows: list[Comparison] = []
     if assessments is None and assessor is not None:
         first, second = assessor.assess([before, after])
         assessments = (first, second)
     if assessments is not None:
-        rows.append(Comparison("rating", "no-reference", assessments[0].rating, assessments[1].rating, "higher"))
+        rows.append(_rating_row(*assessments))
     for name in BASIC if metrics is None else metrics:
         kind = load_metric(name).kind
         if kind == "no-reference":
@@ -92,6 +105,13 @@ def compare(
         else:
             rows.append(_row(name, (before, reference), (after, reference)))
     return rows
+
+
+def _rating_row(before: Assessment, after: Assessment) -> Comparison:
+    who = after.assessor or before.assessor
+    version = f"{who.name} {who.version}" if who else ""
+    limits = (RATING_MIN, RATING_MAX)
+    return Comparison("rating", "no-reference", before.rating, after.rating, "higher", limits, version=version)
 
 
 def _row(name: str, first: tuple[Picture, Picture | None] | None, second: tuple[Picture, Picture | None]) -> Comparison:
@@ -116,5 +136,8 @@ def _row(name: str, first: tuple[Picture, Picture | None] | None, second: tuple[
         values[0],
         values[1],
         "higher" if metric.higher_is_better else "lower",
+        metric.range,
+        metric.is_range_rough,
+        metric.version,
         tuple(dict.fromkeys(notes)),
     )

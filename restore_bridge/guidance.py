@@ -17,8 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from restore_bridge.textclean import sanitise
-from restore_bridge.wording import negative_phrases, positive_phrases, sentences
+from restore_bridge.wording import negative_phrases, positive_phrases
 from zoomiqa.limits import LOCAL, Limits
+from zoomiqa.statements import LONGEST_CLAUSE, sentences, without_denial
 from zoomiqa.types import Assessment, BoxFraction, Finding, Note
 from zoomiqa.vocabulary import REGIONS, Flaw, Severity, find_flaws
 
@@ -36,9 +37,8 @@ DEFAULT_POSITIVE = (
 DEFAULT_NEGATIVE = ("blur", "noise and grain", "compression blocking", "ringing halos")
 """Used when no issue is given at all. They fill a prompt; nothing is repaired on their account."""
 
-LONGEST_CLAUSE = 600
 LONGEST_OWN = 4_000
-"""Characters of one clause that are read; nobody writes longer ones, and reading stays linear."""
+"""Characters of the user's own words that are read."""
 
 _SEVERE = re.compile(
     r"\b(?:sever\w+|strong\w*|heav(?:y|ily)|extrem\w+|pervasive\w*|excessiv\w+|significant\w*|pronounced|intens\w+|massive\w*|major"
@@ -289,25 +289,13 @@ def _read(
     return Guidance(tuple(sides["positive"]), tuple(sides["negative"]), tuple(notes))
 
 
-_NOTHING = re.compile(
-    r"^(?:there (?:is|are) |(?:the )?(?:image|picture|photo) (?:has|shows) )?(?:none\b|nothing\b|no\b(?: [\w-]+){0,3}"
-    r" (?:flaws?|issues?|problems?|art[ei]facts?|defects?|degradations?|distortions?)\b)",
-    re.IGNORECASE,
-)
-"""A statement that there is nothing to state."""
-
-_EXCEPT = re.compile(r"\b(?:except(?: for)?|apart from|other than|aside from|besides|but for)\s+", re.IGNORECASE)
-
-
 def _phrases(
     clause: str, side: Side, source: str, span: tuple[int, int], box: BoxFraction | None, round_index: int
 ) -> list[Phrase]:
     if side == "negative":
-        if _NOTHING.match(clause):
-            exception = _EXCEPT.search(clause)
-            if exception is None:
-                return []
-            clause = clause[exception.end() :]
+        clause = without_denial(clause)
+        if not clause:
+            return []
         texts, stated = negative_phrases(clause)
     else:
         texts, stated = positive_phrases(clause), True

@@ -47,8 +47,12 @@ for (const slider of document.querySelectorAll("[data-slider]")) {
 _RULE = (
     "Which picture is kept is decided by its standing: the rating, less up to two points for each flaw that is still"
     " stated, in proportion to its measured strength. So a picture freed of a flaw can be kept although its bare rating"
-    " is a little lower. It must also agree with the picture before, so that invented detail is not rewarded."
+    " is a little lower. It must also agree with the picture before, in structure (consistency) and in what nothing"
+    " asked to change (change), so that invented detail is not rewarded."
 )
+
+SCHEMA_MAJOR = "2"
+"""First figure of the version of records that can be shown."""
 
 _HONESTY = (
     "Ratings are estimates, given with their spread. Restoration can amplify or invent detail: do not use restored"
@@ -75,11 +79,12 @@ def write_report(
 
     Raises:
         OutputFailed: the file cannot be written.
-        RecordCorrupt: a record is not one of a restoration, or lacks a part.
+        RecordCorrupt: a record is not one of a restoration, lacks a part, or is of another version's form.
     """
     target = Path(path)
     cards = []
     for number, record in enumerate(records, start=1):
+        _check_version(number, record)
         try:
             cards.append(_card(record, records_folder or target.parent, limits))
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -88,6 +93,16 @@ def write_report(
             ) from error
     atomic_write_text(target, _render(cards, title))
     return target
+
+
+def _check_version(number: int, record: Mapping[str, Any]) -> None:
+    version = str(record.get("schema_version"))
+    if "kept" in record and version.split(".")[0] != SCHEMA_MAJOR:
+        raise RecordCorrupt(
+            f"record {number} has another form than this version shows",
+            version,
+            f"run the pictures again; this version reads records of version {SCHEMA_MAJOR}",
+        )
 
 
 def _render(cards: Sequence[Mapping[str, Any]], title: str) -> str:
@@ -144,18 +159,15 @@ def _card(record: Mapping[str, Any], folder: Path, limits: Limits) -> dict[str, 
         "shown_height": height,
         "boxes": _boxes(before, width, height),
         "looks": [_look(look) for look in before["rounds"]],
-        "prompts": _prompts(record["prompts"]),
-        "actions": _steps(record),
+        "rounds": _rounds(record),
         "candidates": record["candidates"],
         "scores": [_score_row(row) for row in record.get("scores", [])],
         "notes": before["notes"] + record["notes"],
     }
 
 
-def _prompts(prompts: Mapping[str, Any] | None) -> dict[str, Any]:
+def _prompts(prompts: Mapping[str, Any]) -> dict[str, Any]:
     """What was sent, with regions by name and what was cut in words."""
-    if prompts is None:
-        return {"positive": "", "negative": "", "regional": [], "cut": []}
     return {
         "positive": prompts["positive"],
         "negative": prompts["negative"],
@@ -164,14 +176,25 @@ def _prompts(prompts: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _steps(record: Mapping[str, Any]) -> list[str]:
-    """What was done to the kept candidate, in words."""
-    chosen = next((item for item in record["candidates"] if item["index"] == record["chosen"]), None)
-    if chosen is None:
-        return []
+def _rounds(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What each round set out from, asked for, did and ended with, in words."""
+    made = {item["index"]: item for item in record["candidates"]}
+    return [
+        {
+            "start": "the picture as it came" if one["start"] is None else f"candidate {one['start']}",
+            "prompts": _prompts(one["prompts"]),
+            "actions": [] if one["chosen"] is None else _steps(made[one["chosen"]]),
+            "end": plain(one["reason"]).capitalize() + ".",
+        }
+        for one in record["rounds"]
+    ]
+
+
+def _steps(candidate: Mapping[str, Any]) -> list[str]:
+    """What was done to a candidate, in words."""
     return [
         f"{plain(str(step['operation'])).replace('_', ' ')}: {plain(str(step.get('because', '')))}"
-        for step in chosen["steps"]
+        for step in candidate["steps"]
         if step.get("amount")
     ]
 

@@ -7,54 +7,27 @@ from the entry-point group `restore_bridge.metrics`, whose entries are factories
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from importlib import metadata
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zoomiqa.errors import BackendUnknown, ExtraMissing, OptionInvalid
+from restore_bridge import pyiqa_metrics
+from restore_bridge.metric import Metric, Pixels, check_same_size
+from zoomiqa import __version__
+from zoomiqa.errors import OptionInvalid
 from zoomiqa.plugins import Registry
-from zoomiqa.types import Note
-
-Pixels = NDArray[np.uint8]
-Kind = Literal["full-reference", "no-reference", "consistency"]
+from zoomiqa.types import Box, BoxFraction, Note
 
 PSNR_CAP = 100.0
 """Decibels given for equal pictures, whose PSNR is infinite and has no JSON form; a note says so."""
 
 CONSISTENCY_SIGMA = 1.5
 """Width in input pixels of the low-pass under which a result must agree with its input."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One figure of quality."""
-
-    name: str
-    kind: Kind
-    higher_is_better: bool
-    range: tuple[float | None, float | None]
-    """Lowest and highest possible value; `None` where there is no bound."""
-
-    description: str
-    compute: Callable[[Pixels, Pixels | None], float]
-    """(picture, reference) → value; the reference is `None` for no-reference metrics."""
-
-    unit: str = ""
-    licence: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "higher_is_better": self.higher_is_better,
-            "range": list(self.range),
-            "unit": self.unit,
-            "description": self.description,
-            "licence": self.licence,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +50,7 @@ def psnr(picture: Pixels, reference: Pixels) -> float:
     Raises:
         OptionInvalid: different sizes.
     """
-    _same_size(picture, reference)
+    check_same_size(picture, reference)
     error = float(np.mean(np.square(picture.astype(np.float64) - reference)))
     return float("inf") if error == 0 else 10 * float(np.log10(255.0**2 / error))
 
@@ -92,7 +65,7 @@ def ssim(picture: Pixels, reference: Pixels) -> float:
     """
     from skimage.metrics import structural_similarity
 
-    _same_size(picture, reference)
+    check_same_size(picture, reference)
     if min(picture.shape[:2]) < 11:
         raise OptionInvalid("SSIM needs at least 11 x 11 pixels", picture.shape[:2], "leave it out for tiny pictures")
     return float(
@@ -140,6 +113,40 @@ def consistency(result: Pixels, source: Pixels) -> float:
     return float(np.clip(np.mean((covariance + steady) / (spread + steady)), 0.0, 1.0))
 
 
+CHANGE_CELL_PX = 8
+"""Least side in input pixels of the cells whose means `unasked_change` compares; noise, blocks and halos are gone."""
+
+CHANGE_CELLS = 128
+"""Most cells along the longer side."""
+
+CHANGE_PERCENTILE = 99.0
+"""Share of the cells whose change counts as ordinary: an invented object may be small, but not a single cell."""
+
+
+def unasked_change(result: Pixels, source: Pixels, asked: Sequence[BoxFraction] = ()) -> float | None:
+    """How far a result left its input where nothing asked it to, 0..255 levels; 0 is no change.
+
+    Both are averaged down to cells of `CHANGE_CELL_PX` pixels or more. The difference of a cell is the root mean square
+    over R, G and B; the value is its `CHANGE_PERCENTILE` over the cells that no box of `asked` touches. Unlike
+    `consistency` it sees colour and brightness, and does not average a small invention away.
+
+    Returns:
+        The value, or `None` where the boxes leave nothing to compare.
+    """
+    import cv2
+
+    height, width = source.shape[:2]
+    cell = max(CHANGE_CELL_PX, math.ceil(max(width, height) / CHANGE_CELLS))
+    size = (max(1, round(width / cell)), max(1, round(height / cell)))
+    small = [cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.float32) for pixels in (result, source)]
+    difference = np.sqrt(np.mean(np.square(small[0] - small[1]), axis=2))
+    is_free = np.ones(difference.shape, bool)
+    for box in asked:
+        covered = Box.from_fraction(box, size)
+        is_free[covered.y1 : covered.y2, covered.x1 : covered.x2] = False
+    return float(np.percentile(difference[is_free], CHANGE_PERCENTILE)) if is_free.any() else None
+
+
 def _against(function: Callable[[Pixels, Pixels], float]) -> Callable[[Pixels, Pixels | None], float]:
     def compute(picture: Pixels, reference: Pixels | None) -> float:
         if reference is None:
@@ -148,6 +155,8 @@ def _against(function: Callable[[Pixels, Pixels], float]) -> Callable[[Pixels, P
 
     return compute
 
+
+_OWN = f"zoomiqa {__version__}"
 
 BUILT_IN: dict[str, Metric] = {
     metric.name: metric
@@ -161,6 +170,7 @@ BUILT_IN: dict[str, Metric] = {
             _against(psnr),
             "dB",
             licence="Apache-2.0",
+            version=_OWN,
         ),
         Metric(
             "ssim",
@@ -170,6 +180,7 @@ BUILT_IN: dict[str, Metric] = {
             "structural similarity, mean of R, G and B",
             _against(ssim),
             licence="BSD-3 (scikit-image)",
+            version=f"scikit-image {metadata.version('scikit-image')}",
         ),
         Metric(
             "consistency",
@@ -179,6 +190,7 @@ BUILT_IN: dict[str, Metric] = {
             "agreement of structure with the input, low-passed; falls when content is invented",
             _against(consistency),
             licence="Apache-2.0",
+            version=_OWN,
         ),
     )
 }
@@ -199,9 +211,9 @@ def load_metric(name: str) -> Metric:
 
     Raises:
         BackendUnknown: there is none.
-        ExtraMissing: "pyiqa:…" without pyiqa.
+        ZoomIQAError: "pyiqa:…" that cannot be had; see `restore_bridge.pyiqa_metrics.load`.
     """
-    return _from_pyiqa(name) if name.startswith("pyiqa:") else METRICS.load(name)
+    return pyiqa_metrics.load(name) if name.startswith(pyiqa_metrics.PREFIX) else METRICS.load(name)
 
 
 def score(name: str, picture: Pixels, reference: Pixels | None = None) -> Score:
@@ -226,46 +238,3 @@ def score(name: str, picture: Pixels, reference: Pixels | None = None) -> Score:
     if not np.isfinite(value):
         raise OptionInvalid(f"metric {name!r} gave no finite number", value, "leave it out for this picture")
     return Score(name, float(value))
-
-
-def _same_size(picture: Pixels, reference: Pixels) -> None:
-    if picture.shape != reference.shape:
-        raise OptionInvalid(
-            "a full-reference metric needs two pictures of one size",
-            f"{picture.shape[1]}x{picture.shape[0]} against {reference.shape[1]}x{reference.shape[0]}",
-            "resize one of them first, or use consistency",
-        )
-
-
-def _from_pyiqa(name: str) -> Metric:
-    try:
-        import pyiqa
-        import torch
-    except ImportError:
-        raise ExtraMissing("metrics of pyiqa are not installed", name, 'run: pip install "zoomiqa[metrics]"') from None
-    short = name.removeprefix("pyiqa:")
-    if short not in pyiqa.list_models():
-        raise BackendUnknown("pyiqa has no metric of that name", short, "see pyiqa.list_models()")
-    model = pyiqa.create_metric(short, device=torch.device("cpu"))
-
-    def tensor(pixels: Pixels) -> Any:
-        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
-
-    def compute(picture: Pixels, reference: Pixels | None) -> float:
-        with torch.inference_mode():
-            if model.metric_mode == "FR":
-                if reference is None:
-                    raise OptionInvalid("this metric compares two pictures", "no reference", "give the reference")
-                return float(model(tensor(picture), tensor(reference)))
-            return float(model(tensor(picture)))
-
-    kind: Kind = "full-reference" if model.metric_mode == "FR" else "no-reference"
-    return Metric(
-        name,
-        kind,
-        not model.lower_better,
-        (None, None),
-        f"{short} by pyiqa; its weights load on first use",
-        compute,
-        licence="pyiqa and many of its weights: non-commercial research use",
-    )

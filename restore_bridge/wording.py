@@ -9,31 +9,11 @@ from __future__ import annotations
 
 import re
 
+from zoomiqa.statements import FINITE, is_denied, without_connective, without_warning
 from zoomiqa.vocabulary import TERMS, find_flaws
 
 _I = re.IGNORECASE
-_HEADING = re.compile(
-    r"^\W{0,6}(?:\d{1,2}\W{1,4})?(?:directions? for improvement|issues? to avoid|improvements?|issues|positive(?: prompt)?"  # noqa: E501
-    r"|negative(?: prompt)?)\b[^:\n.]{0,60}:[*_\s]*",
-    _I,
-)
-_SENTENCE_END = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\betc)[.!?](?=[\s\"”’*)]|$)|;|\n+")
-_FINITE = (
-    r"(?:is|are|was|were|has|have|would|should|could|will|must|shows?|appears?|looks?|suffers?|lacks?|exhibits?|contains?"
-    r"|displays?|causes?|creates?|affects?|degrades?|obscures?|reduces?|remains?|pervades?)"
-)
-_FINITE_VERB = re.compile(rf"\b{_FINITE}\b", _I)
-_JOINT = re.compile(
-    rf"(?:,\s+(?:and|but|while|whereas|though|although|with)\s+|\s+(?:while|whereas|but)\s+)"
-    rf"(?=(?:also\s+)?[^,;]{{2,70}}?\b{_FINITE}\b)",
-    _I,
-)
-_LEAD = re.compile(
-    r"^(?:(?:additionally|moreover|furthermore|however|overall|also|finally|first(?:ly)?|second(?:ly)?|lastly|ideally|similarly"
-    r"|likewise|in addition|in particular|as a result|consequently|therefore|specifically|notably|for example|and|but|then"  # noqa: E501
-    r"|to (?:improve|enhance|achieve|raise)[^,]{0,80})\s*,?\s+)+",
-    _I,
-)
+_FINITE_VERB = re.compile(rf"\b{FINITE}\b", _I)
 _DETERMINER = re.compile(r"^(?:(?:an?|the|some|any|this|these|those|its|their|all|such)\s+)+", _I)
 _GENERIC = (
     r"(?:it|this|which|(?:(?:the|this|an?|your|its)\s+)?(?:[\w'-]+\s+){0,3}?(?:image|photo|photograph|picture|frame|crop|shot"
@@ -46,11 +26,6 @@ _ADVERB = r"(?:(?:\w+ly|also|still|too|quite|rather|very|further|both|even)\s+)*
 _THERE = re.compile(
     rf"^(?:there\s+(?:is|are|was|were|seems? to be|appears? to be)|(?:one|you|we)\s+can\s+see|note)\s+{_ADVERB}"
     r"(?:some\s+)?(?:(?:visible|evident)\s+)?(?=\w)",
-    _I,
-)
-_ADVICE = re.compile(
-    r"^(?:avoid(?:ing)?|prevent(?:ing)?|do not|don't|never|must not|should not)\s+(?:introduc\w+|add\w*|creat\w+|caus\w+|produc\w+"  # noqa: E501
-    r"|leav\w+|mak\w+|us\w+|apply\w*|over\w*ing)\s+",
     _I,
 )
 _AVOID = re.compile(
@@ -117,12 +92,6 @@ _TAIL_CAUSE = re.compile(
     r"(?:causes|creates|introduces))\s+(.+)",
     _I,
 )
-_NEGATED = re.compile(
-    r"\b(?:no|not|without|free (?:of|from)|devoid of|absence of|lacks? (?:of )?(?:any|visible|noticeable)|never|neither|nor|isn't|aren't"  # noqa: E501
-    r"|hardly any|barely any|clear of|doesn't|does not|do not)\b(?:\s+[\w'-]+){0,5}?\s*$",
-    _I,
-)
-_SAFE_NO = re.compile(r"\b(?:not only|no longer|no detail|not sharp|not in focus|no clear)\b", _I)
 
 # ---- positive -------------------------------------------------------------------------------------------------------
 _MODAL = re.compile(r"\s+(?:would|should|could|will|must|might|can|needs?\s+to|ought\s+to)\s+", _I)
@@ -207,21 +176,6 @@ _LONG = 18
 """Words from which a phrase gives up its tail."""
 
 
-def sentences(text: str) -> list[tuple[int, int]]:
-    """Character spans of the clauses of `text`: sentence ends, line ends, semicolons, and joints that stand alone."""
-    spans: list[tuple[int, int]] = []
-    start = 0
-    for end in [*(match.end() for match in _SENTENCE_END.finditer(text)), len(text)]:
-        heading = _HEADING.match(text[start:end])
-        begin = start + heading.end() if heading else start
-        for joint in _JOINT.finditer(text, begin, end):
-            spans.append((begin, joint.start()))
-            begin = joint.end()
-        spans.append((begin, end))
-        start = end
-    return [_trim(text, *span) for span in spans if re.search(r"\w", text[span[0] : span[1]])]
-
-
 def negative_phrases(clause: str) -> tuple[list[str], bool]:
     """Noun phrases of the flaws in one sanitised `clause`.
 
@@ -229,9 +183,9 @@ def negative_phrases(clause: str) -> tuple[list[str], bool]:
         (phrases, stated): `stated` is false where the clause warns of a flaw instead of reporting it ("avoid adding
         halos"), so that nothing is repaired that is not there.
     """
-    text = _opened(clause)
-    stated = _ADVICE.match(text) is None
-    text = _AVOID.sub("", text if stated else _ADVICE.sub("", text)).strip()
+    text, is_warning = without_warning(without_connective(clause))
+    stated = not is_warning
+    text = _AVOID.sub("", text).strip()
     if is_denied(text):
         return [], stated
     text = _THERE.sub("", text)
@@ -261,7 +215,7 @@ def negative_phrases(clause: str) -> tuple[list[str], bool]:
 
 def positive_phrases(clause: str) -> list[str]:
     """Wanted states in one sanitised `clause`; flaws that it names become what is wanted instead, or go."""
-    text = _opened(clause)
+    text = without_connective(clause)
     removal = _REMOVE.match(text)
     if removal:
         return _turned(text[removal.end() :])
@@ -279,23 +233,6 @@ def positive_phrases(clause: str) -> list[str]:
         elif phrase and not _EMPTY.match(phrase) and not _CAMERA.search(phrase):
             phrases.append(phrase)
     return phrases
-
-
-def _opened(clause: str) -> str:
-    """The clause without its connective and without the capital of its first word; names elsewhere keep theirs."""
-    text = _LEAD.sub("", clause).strip()
-    return text[0].lower() + text[1:] if text[:1].isupper() and (text[1:2].islower() or text[1:2] in " '") else text
-
-
-def is_denied(text: str) -> bool:
-    """Whether every flaw that `text` mentions is said to be absent ("no visible noise", "free of blur")."""
-    flaws = find_flaws(text)
-    return bool(flaws) and not _SAFE_NO.search(text) and all(_NEGATED.search(text[: span[0]]) for _, span in flaws)
-
-
-def _trim(text: str, start: int, end: int) -> tuple[int, int]:
-    piece = text[start:end]
-    return start + len(piece) - len(piece.lstrip()), end - (len(piece) - len(piece.rstrip()))
 
 
 def _listed(text: str) -> bool:

@@ -17,6 +17,24 @@ def _quiet_environment(monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Tiny models lose more by handing their work to threads than those save."""
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_vlm(tmp_path_factory):
+    """Folder of a tiny Qwen2.5-VL with random weights."""
+    from tests.tiny_vlm import build_tiny_vlm
+
+    return build_tiny_vlm(tmp_path_factory.mktemp("tiny") / "vlm")
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
     """A folder of six small real photographs, cut from those that scikit-image brings."""

@@ -162,7 +162,7 @@ def test_doctor(capsys):
 def test_plugins(capsys, monkeypatch):
     assert main(["plugins", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["assessors"] == ["compact", "scripted"]
+    assert found["assessors"] == ["compact", "openai", "scripted", "transformers", "vllm"]
     monkeypatch.setenv("ZOOMIQA_PLUGINS", "0")
     assert main(["plugins"]) == 0
     assert "switched off" in capsys.readouterr().out
@@ -238,8 +238,8 @@ def test_failures_are_given_out_as_they_occur(photos, tmp_path, monkeypatch, bat
         ahead.append(len(opened) - len(names))
         assert (result.error is None) == (names[-1] in good)
     assert names == paths
-    assert ahead[:3] == [0, 0, 0]
-    assert max(ahead) <= (0 if batch_size == 1 else batch_size + 16)
+    assert max(ahead[:3]) <= 2
+    assert max(ahead) <= 9 * batch_size + 2
 
 
 def test_settings_that_change_records_are_in_the_fingerprint(photos, replies, tmp_path, capsys):
@@ -252,7 +252,7 @@ def test_settings_that_change_records_are_in_the_fingerprint(photos, replies, tm
     with (tmp_path / "replies.jsonl").open("a") as file:
         file.write("\n" + json.dumps(REPLY))
     assert main(["assess", photo, "--out", str(out), "--resume", *replies]) == 2
-    assert "replies_sha256" in capsys.readouterr().err
+    assert "options.replies" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["json", "text"])

@@ -1,5 +1,6 @@
 """Documentation that runs: the README's commands and code, the examples, and the generated pages."""
 
+import json
 import os
 import re
 import shutil
@@ -25,6 +26,9 @@ def desk(tmp_path_factory, photos):
     for name in ("photo.jpg", "before.jpg"):
         shutil.copy(photos / "coffee-part.jpg", folder / name)
     shutil.copy(photos / "coffee-part.jpg", folder / "after.jpg")
+    shutil.copytree(photos, folder / "koniq")
+    rows = [{"image": path.name, "gt_score": 2.0 + index / 2} for index, path in enumerate(sorted(photos.iterdir()))]
+    (folder / "koniq.json").write_text(json.dumps(rows))
     return folder
 
 
@@ -42,7 +46,20 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+MODEL = "Ethanliang99/Zoom-IQA-7B"
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if MODEL in command])
+def test_commands_with_a_model(command, desk, tiny_vlm):
+    """The released weights are not here: a tiny model of the same class is asked, whose random words hold no rating."""
+    done = run([*command.replace(MODEL, str(tiny_vlm)).split(), "--max-new-tokens", "8"], desk)
+    assert done.returncode == 1, done.stderr
+    record = json.loads(done.stdout)
+    assert record["error"]["code"] == "ZIQ-201"
+    assert record["assessor"]["name"] == "transformers"
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if MODEL not in command])
 def test_commands_of_the_readme(command, desk):
     """C8 78."""
     done = run(command.split(), desk)

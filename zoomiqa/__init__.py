@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zoomiqa.errors import ZoomIQAError
     from zoomiqa.imaging import Picture, find_pictures, open_picture, picture_from_array, save_picture
     from zoomiqa.limits import LOCAL, SERVER, Limits
+    from zoomiqa.metric import QualityMetric
     from zoomiqa.protocol import ConversationSettings, PromptSet, converse, load_prompts, parse_reply
     from zoomiqa.types import Assessment, Box, Finding, Note, Reply, Request, Round, Sections
     from zoomiqa.vocabulary import Flaw, Severity
@@ -41,6 +42,7 @@ _HOME = {
     "Limits": "limits",
     "Note": "types",
     "Picture": "imaging",
+    "QualityMetric": "metric",
     "PromptSet": "protocol",
     "Reply": "types",
     "Request": "types",
@@ -79,6 +81,7 @@ __all__ = [
     "Note",
     "Picture",
     "PromptSet",
+    "QualityMetric",
     "Reply",
     "Request",
     "Round",

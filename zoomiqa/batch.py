@@ -7,28 +7,40 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import stat
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
-from zoomiqa.assessors.base import Assessor
+from zoomiqa.assessors.base import Assessor, Task
 from zoomiqa.assessors.registry import AssessorSpec, create_assessor
-from zoomiqa.errors import OptionInvalid, ZoomIQAError
+from zoomiqa.errors import BackendFailed, ImageNotFound, OptionInvalid, ZoomIQAError
 from zoomiqa.imaging import Picture, open_picture
 from zoomiqa.limits import LOCAL, Limits
+from zoomiqa.scale import Engine, on_ray
 from zoomiqa.types import Assessment, Choice, ImageInfo, failed
 
 _WORTH_A_POOL = 12
 """Files from which starting worker processes (about a second) pays."""
 
-_HELD_FAILURES = 16
-"""Failures that may wait behind a picture under way before the assessor is made to finish what it has."""
+_CHUNK, _CHUNK_OF_A_MODEL = 32, 256
+"""Files given at once to a worker of a cluster: to one that works on its processor, and to one that batches."""
+
+_OPENED_AHEAD = 2
+"""Files opened in threads of their own while a model is at work."""
+
+File = tuple[Path, str | None]
+"""A picture's path and its own question."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,89 +74,73 @@ def assess_files(
     paths: Sequence[Path],
     spec: AssessorSpec,
     *,
+    questions: Sequence[str | None] | None = None,
     options: OpenOptions | None = None,
     jobs: int = 1,
     assessor: Assessor | None = None,
+    engine: Engine | None = None,
 ) -> Iterator[Assessment]:
-    """One assessment per path, in the order of `paths`.
+    """One assessment per path, in the order of `paths`; the same ones whatever `jobs` and `engine` are.
 
     Args:
         paths: Picture files.
         spec: Which assessor; worker processes build their own from it.
+        questions: One per path where pictures have their own; `None` asks what the assessor would ask.
         options: How files are opened.
         jobs: Worker processes; 1 works in this process.
         assessor: One built already from `spec`, used when `jobs` is 1.
+        engine: Where; this machine by default. A Ray cluster's workers open the files themselves, `jobs` is not used.
     """
     options = options or OpenOptions()
+    files = list(zip(paths, questions or [None] * len(paths), strict=True))
+    if engine is not None and engine.name == "ray":
+        yield from _assess_on_ray(files, spec, options, engine, assessor or create_assessor(spec))
+        return
     if jobs <= 1:
-        yield from _assess_here(paths, assessor or create_assessor(spec), options)
+        yield from assess_here(files, assessor or create_assessor(spec), options)
         return
     # Started afresh ("spawn"): a forked copy of a process with running threads may hang.
     with ProcessPoolExecutor(
         jobs, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(spec, options, os.getpid())
     ) as pool:
         try:
-            yield from _in_order(pool.submit, paths, window=4 * jobs)
+            yield from _in_order(lambda file: pool.submit(_assess_in_worker, file), files, window=4 * jobs)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _in_order(
-    submit: Callable[[Callable[[Path], Assessment], Path], Future[Assessment]], paths: Iterable[Path], window: int
-) -> Iterator[Assessment]:
-    """Results in the order of `paths`, with at most `window` under way, so that memory does not grow with the run."""
-    under_way: deque[Future[Assessment]] = deque()
-    for path in paths:
-        under_way.append(submit(_assess_in_worker, path))
+def assess_here(files: Iterable[File], assessor: Assessor, options: OpenOptions) -> Iterator[Assessment]:
+    """Results in the order of `files`, in this process; a failure is given out as soon as everything before it is."""
+    if assessor.parallel:  # it works on the processor itself: opening beside it would only take its time
+        return assessor.assess(_open_or_fail(file, options) for file in files)
+    return assessor.assess(_opened_ahead(files, options))
+
+
+def _opened_ahead(files: Iterable[File], options: OpenOptions) -> Iterator[Task | Assessment]:
+    """The opened files in order, the next ones being opened while the assessor waits for its model."""
+    with ThreadPoolExecutor(_OPENED_AHEAD, thread_name_prefix="open") as pool:
+        try:
+            yield from _in_order(lambda file: pool.submit(_open_or_fail, file, options), files, window=_OPENED_AHEAD)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _in_order(submit: Callable[[File], Future[T]], files: Iterable[File], window: int) -> Iterator[T]:
+    """Results in the order of `files`, with at most `window` under way, so that memory does not grow with the run."""
+    under_way: deque[Future[T]] = deque()
+    for file in files:
+        under_way.append(submit(file))
         if len(under_way) >= window:
             yield under_way.popleft().result()
     while under_way:
         yield under_way.popleft().result()
 
 
-def _assess_here(paths: Iterable[Path], assessor: Assessor, options: OpenOptions) -> Iterator[Assessment]:
-    """Results in the order of `paths`; a failure is given out as soon as everything before it is."""
-    source = iter(paths)
-    for path in source:
-        opened = _open_or_fail(path, options)
-        if isinstance(opened, Assessment):
-            yield opened
-        else:
-            yield from _assess_stretch(opened, source, assessor, options)
-
-
-def _assess_stretch(
-    first: Picture, source: Iterator[Path], assessor: Assessor, options: OpenOptions
-) -> Iterator[Assessment]:
-    """Results of `first` and of what follows it in `source`, up to a failure that must not wait."""
-    waiting: deque[Assessment | None] = deque()  # in order: failures, and `None` for a picture that the assessor has
-
-    def pictures() -> Iterator[Picture]:
-        waiting.append(None)
-        yield first
-        for path in source:
-            opened = _open_or_fail(path, options)
-            if isinstance(opened, Picture):
-                waiting.append(None)
-                yield opened
-                continue
-            waiting.append(opened)
-            failures = sum(item is not None for item in waiting)
-            if failures == len(waiting) or failures >= _HELD_FAILURES:
-                return
-
-    for assessment in assessor.assess(pictures()):
-        waiting.popleft()
-        yield assessment
-        while waiting and waiting[0] is not None:
-            yield waiting.popleft()  # type: ignore[misc]
-    yield from (item for item in waiting if item is not None)
-
-
-def _open_or_fail(path: Path, options: OpenOptions) -> Picture | Assessment:
+def _open_or_fail(file: File, options: OpenOptions) -> Task | Assessment:
+    path, question = file
     try:
-        return open_one(path, options)
+        return Task(open_one(path, options), question)
     except ZoomIQAError as error:
         return failed_file(path, error, options.limits)
 
@@ -182,6 +178,46 @@ def file_digest(path: Path, *, limit_bytes: int = LOCAL.file_bytes) -> str | Non
     return digest.hexdigest()
 
 
+def _assess_on_ray(
+    files: Sequence[File], spec: AssessorSpec, options: OpenOptions, engine: Engine, assessor: Assessor
+) -> Iterator[Assessment]:
+    def lost(file: File) -> Assessment:
+        dead = BackendFailed("every worker that had this picture died", None, "see Ray's log, or assess it alone")
+        return failed_file(file[0], dead, options.limits)
+
+    if engine.gpus is None and "gpus" in spec.options:  # those that share one model
+        engine = replace(engine, gpus=spec.options["gpus"])
+    return on_ray(
+        files,
+        partial(_cluster_worker, spec, options, socket.gethostname()),
+        engine,
+        lost=lost,
+        parallel=assessor.parallel,
+        largest_chunk=_CHUNK if assessor.parallel else _CHUNK_OF_A_MODEL,
+    )
+
+
+def _cluster_worker(
+    spec: AssessorSpec, options: OpenOptions, home: str
+) -> Callable[[Sequence[File]], Iterator[Assessment]]:
+    """What a worker of a cluster does with files; `home` is the machine that the run was started on."""
+    assessor, here = create_assessor(spec), socket.gethostname()
+    if assessor.parallel:
+        use_one_thread()
+
+    def work(files: Sequence[File]) -> Iterator[Assessment]:
+        for (path, _), assessment in zip(files, assess_here(files, assessor, options), strict=True):
+            if here != home and assessment.error and assessment.error["code"] == ImageNotFound.code:
+                unseen = ImageNotFound(
+                    f"the worker on {here} does not see the picture", path, "keep pictures where every machine has them"
+                )
+                yield failed_file(path, unseen, options.limits)
+            else:
+                yield assessment
+
+    return work
+
+
 _worker: tuple[Assessor, OpenOptions] | None = None
 
 
@@ -191,10 +227,15 @@ def _start_worker(spec: AssessorSpec, options: OpenOptions, parent: int) -> None
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent finishes the current record and stops us
     threading.Thread(target=_die_with_parent, args=(parent,), daemon=True).start()
+    use_one_thread()
+    _worker = (create_assessor(spec), options)
+
+
+def use_one_thread() -> None:
+    """For a worker: there is one process per core already."""
     import cv2
 
-    cv2.setNumThreads(1)  # the pool already has one process per core
-    _worker = (create_assessor(spec), options)
+    cv2.setNumThreads(1)
 
 
 def _die_with_parent(parent: int) -> None:
@@ -204,8 +245,7 @@ def _die_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _assess_in_worker(path: Path) -> Assessment:
+def _assess_in_worker(file: File) -> Assessment:
     if _worker is None:
         raise RuntimeError("the worker was not started")
-    assessor, options = _worker
-    return next(_assess_here([path], assessor, options))
+    return next(assess_here([file], *_worker))

@@ -19,13 +19,23 @@
     │   └── RecordLocked          303   another process writes the same file
     ├── BackendError          ZIQ-4xx   a backend failed to answer
     │   ├── BackendFailed         401   the backend raised or answered with the wrong count
-    │   └── BackendUnknown        402   no backend, assessor, restorer or metric of that name
+    │   ├── BackendUnknown        402   no backend, assessor, restorer or metric of that name
+    │   ├── ServerUnreachable     403   no connection to a server, or no reply in time
+    │   ├── ServerRefused         404   a server wants a (valid) key, or forbids the use
+    │   ├── ModelUnknown          405   a server has no such model, or nothing at that address
+    │   ├── RequestRejected       406   a server does not take the request, or withholds the reply
+    │   └── ServerFailed          407   a server is too busy or broken, also after further attempts
     ├── UsageError            ZIQ-5xx   the caller asked for something impossible
     │   ├── OptionInvalid         501   an option outside its range
     │   └── ExtraMissing          502   an optional part is not installed
-    └── OutputError           ZIQ-6xx   a result cannot be written
-        ├── OutputWouldOverwrite  601   the target is an input, or exists and overwriting is off
-        └── OutputFailed          602   the target folder is missing, read-only, or full
+    ├── OutputError           ZIQ-6xx   a result cannot be written
+    │   ├── OutputWouldOverwrite  601   the target is an input, or exists and overwriting is off
+    │   └── OutputFailed          602   the target folder is missing, read-only, or full
+    └── WeightsError          ZIQ-7xx   a model's weights cannot be used
+        ├── WeightsMissing        701   no such file, or the hub does not give it
+        ├── WeightsRefused        702   a pickle without permission, or one that holds more than tensors
+        ├── WeightsDamaged        703   a file cut short, or one that holds no weights (a web page, for example)
+        └── WeightsUnsuitable     704   weights of another model than the one that is needed
 
 Each message says what is wrong, the value, and what to do. It never carries a memory address, and a caller that
 serves strangers sends `code` and `summary`, not `str(error)`.
@@ -146,6 +156,26 @@ class BackendUnknown(BackendError):
     code, summary = "ZIQ-402", "there is no plug-in of that name"
 
 
+class ServerUnreachable(BackendError):
+    code, summary = "ZIQ-403", "the model server cannot be reached"
+
+
+class ServerRefused(BackendError):
+    code, summary = "ZIQ-404", "the model server refuses access"
+
+
+class ModelUnknown(BackendError):
+    code, summary = "ZIQ-405", "the model server has no such model"
+
+
+class RequestRejected(BackendError):
+    code, summary = "ZIQ-406", "the model server does not take the request"
+
+
+class ServerFailed(BackendError):
+    code, summary = "ZIQ-407", "the model server failed or is too busy"
+
+
 class UsageError(ZoomIQAError):
     code, summary = "ZIQ-500", "the request cannot be carried out"
 
@@ -168,3 +198,23 @@ class OutputWouldOverwrite(OutputError):
 
 class OutputFailed(OutputError):
     code, summary = "ZIQ-602", "the result could not be written"
+
+
+class WeightsError(ZoomIQAError):
+    code, summary = "ZIQ-700", "the model's weights cannot be used"
+
+
+class WeightsMissing(WeightsError):
+    code, summary = "ZIQ-701", "the model's weights were not found"
+
+
+class WeightsRefused(WeightsError):
+    code, summary = "ZIQ-702", "the weights are in a form that could run code"
+
+
+class WeightsDamaged(WeightsError):
+    code, summary = "ZIQ-703", "the weights file is damaged or holds no weights"
+
+
+class WeightsUnsuitable(WeightsError):
+    code, summary = "ZIQ-704", "the weights belong to another model"

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
-from zoomiqa.errors import BackendUnknown
+from zoomiqa.errors import BackendUnknown, OptionInvalid
 
 GROUPS = ("zoomiqa.backends", "restore_bridge.restorers", "restore_bridge.prepasses", "restore_bridge.metrics")
 
@@ -89,9 +90,28 @@ class Registry(Generic[T]):
         advice = f"did you mean {' or '.join(near)}?" if near else f"known names: {', '.join(self.names())}"
         raise BackendUnknown(f"there is no {self.kind} of that name", name, advice)
 
-    def load(self, name: str) -> T:
-        """Make the part called `name`, without arguments; see `find`."""
-        return self.find(name)()
+    def load(self, name: str, /, **options: Any) -> T:
+        """Make the part called `name` with the given options.
+
+        Raises:
+            BackendUnknown: nothing is called so.
+            OptionInvalid: the part has no such option, or lacks one that it needs.
+        """
+        maker = self.find(name)
+        try:
+            inspect.signature(maker).bind(**options)
+        except TypeError as error:
+            known = ", ".join(self.options(name)) or "none"
+            raise OptionInvalid(
+                f"the options do not fit the {self.kind} {name!r}: {error}", None, f"it has: {known}"
+            ) from error
+        return maker(**options)
+
+    def options(self, name: str) -> tuple[str, ...]:
+        """Names of the options that the part called `name` takes."""
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        parameters = inspect.signature(self.find(name)).parameters.values()
+        return tuple(parameter.name for parameter in parameters if parameter.kind in kinds)
 
 
 def _entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:

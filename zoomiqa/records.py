@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from importlib import import_module, resources
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,6 +108,7 @@ class RecordFile:
         resume: Continue an existing file.
         overwrite: Replace an existing file.
         protected: Files that must not be written to, whatever else is set: the run's inputs.
+        key: What identifies a record; of several with one key, the last counts.
 
     Raises:
         OutputWouldOverwrite: the file holds records and neither `resume` nor `overwrite` is set; or it, its run file or
@@ -126,15 +127,17 @@ class RecordFile:
         resume: bool = False,
         overwrite: bool = False,
         protected: Collection[Path] = (),
+        key: Callable[[Mapping[str, Any]], Hashable] | None = None,
     ) -> None:
         self.path = Path(path)
         self.settings = json.loads(json.dumps(settings, allow_nan=False))
-        self.done: dict[tuple[str | None, str | None], dict[str, Any]] = {}
-        """Records already in the file, by (path, sha256) of their picture."""
+        self.done: dict[Hashable, dict[str, Any]] = {}
+        """Records already in the file, by `key`: (path, sha256) of their picture unless another one is given."""
 
         self._resume = resume
         self._overwrite = overwrite
         self._protected = protected
+        self._key = key or record_key
         self._file: BinaryIO | None = None
         self._lock = self.path.with_name(self.path.name + ".lock")
         self._lock_handle: int | None = None
@@ -176,7 +179,7 @@ class RecordFile:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise OutputFailed("a record could not be written", self.path.name, _why(error)) from error
-        self.done[record_key(record)] = dict(record)
+        self.done[self._key(record)] = dict(record)
 
     def _refuse_protected(self) -> None:
         targets = (self.path, self._run_file, self._lock)
@@ -220,7 +223,7 @@ class RecordFile:
                 if not line.endswith(b"\n"):
                     break
                 record = _parse_line(line, number, self.path.name)
-                self.done[record_key(record)] = record
+                self.done[self._key(record)] = record
                 position += len(line)
         return position
 

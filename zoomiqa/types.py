@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 from zoomiqa.errors import OptionInvalid
 from zoomiqa.vocabulary import Flaw, Severity
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 """Version of the record's JSON form; the first figure changes when a reader must."""
 
 RATING_MIN, RATING_MAX = 1.0, 5.0
@@ -152,6 +152,17 @@ class Sampling:
     max_new_tokens: int = 1024
     seed: int = 42
     stop: tuple[str, ...] = ()
+    """Texts after which the reply ends; they stay in it."""
+
+    def __post_init__(self) -> None:
+        for name, ok, range_text in (
+            ("temperature", 0 <= self.temperature < math.inf, "at least 0 and finite"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("top_k", self.top_k >= 0, "at least 0 (0 is all tokens)"),
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+        ):
+            if not ok:
+                raise OptionInvalid(f"{name} must be {range_text}", getattr(self, name), "choose another value")
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -175,6 +186,9 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     round_index: int = 0
     """0 for the first look."""
+
+    looks: tuple[Round, ...] = ()
+    """The looks before this one, as they were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +247,9 @@ class Reply:
     findings: tuple[Finding, ...] = ()
     """Measured evidence behind the text, where the backend measures."""
 
+    notes: tuple[Note, ...] = ()
+    """What the backend could not do as asked."""
+
     error: Mapping[str, str] | None = None
     """Set when `finish_reason` is "error": `code`, `type`, `message`."""
 
@@ -277,10 +294,16 @@ class Round:
     shown_box: Box | None = None
     """The region this look was about; `None` for the whole picture."""
 
+    attributes: Mapping[str, float] = field(default_factory=dict)
+    """Ratings 1..5 by attribute (5 is best), where the prompt set asks for them."""
+
     spread: float | None = None
     findings: tuple[Finding, ...] = ()
     tokens_in: int | None = None
     tokens_out: int | None = None
+    finish_reason: str = "stop"
+    """Why the reply ended: "stop" or "length"."""
+
     notes: tuple[Note, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -293,10 +316,12 @@ class Round:
             "box": self.box.to_list() if self.box else None,
             "box_model": list(self.box_model) if self.box_model is not None else None,
             "shown_box": self.shown_box.to_list() if self.shown_box else None,
+            "attributes": dict(self.attributes),
             "spread": self.spread,
             "findings": [finding.to_dict() for finding in self.findings],
             "tokens_in": self.tokens_in,
             "tokens_out": self.tokens_out,
+            "finish_reason": self.finish_reason,
             "notes": [note.to_dict() for note in self.notes],
         }
 
@@ -357,11 +382,18 @@ class Assessment:
 
     rounds: tuple[Round, ...]
     rating: float | None
-    """1..5; that of the last round."""
+    """1..5; that of the last round, or the mean over `samples`."""
 
     spread: float | None = None
     """Expected error of the rating, in rating points, where known: a standard deviation of sampled ratings, or the
     expected absolute error of a fitted one."""
+
+    samples: tuple[float | None, ...] = ()
+    """Ratings of every sampled conversation, in order, where there were several; `None` for one that failed. `rounds`
+    are those of the one nearest to their mean."""
+
+    question: str | None = None
+    """What was asked."""
 
     notes: tuple[Note, ...] = ()
     error: Mapping[str, str] | None = None
@@ -394,6 +426,11 @@ class Assessment:
         return self.sections.issues
 
     @property
+    def attributes(self) -> Mapping[str, float]:
+        """Ratings 1..5 by attribute of the last look that gave any; empty unless they were asked for."""
+        return next((look.attributes for look in reversed(self.rounds) if look.attributes), {})
+
+    @property
     def findings(self) -> tuple[Finding, ...]:
         """The measured evidence that holds in the end: the last look's, which may have refuted earlier ones."""
         return self.rounds[-1].findings if self.rounds else ()
@@ -411,8 +448,11 @@ class Assessment:
             "rating": self.rating,
             "score": self.score,
             "spread": self.spread,
+            "samples": list(self.samples),
+            "attributes": dict(self.attributes),
             "positive": self.positive,
             "negative": self.negative,
+            "question": self.question,
             "rounds": [look.to_dict() for look in self.rounds],
             "assessor": self.assessor.to_dict() if self.assessor else None,
             "notes": [note.to_dict() for note in self.notes],

@@ -40,6 +40,10 @@ class Severity(StrEnum):
     SEVERE = "severe"
 
 
+ATTRIBUTES = ("sharpness", "color_fidelity", "noise", "composition")
+"""What can be rated beside the whole, each 1..5 with 5 best (noise: 5 is clean). MG-IQA paper, Sec. 3."""
+
+
 @dataclass(frozen=True, slots=True)
 class FlawTerms:
     """How people write about one flaw."""

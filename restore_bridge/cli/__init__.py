@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from restore_bridge.cli import plugins, prompts, report, run, score
+from restore_bridge.cli import ablate, plugins, prompts, report, run, score, weights
 from zoomiqa import __version__
 from zoomiqa.cli import common
 
@@ -21,8 +21,10 @@ def build_parser() -> common.Parser:
     run.add_parsers(commands)
     prompts.add_parser(commands)
     score.add_parser(commands)
+    ablate.add_parser(commands)
     report.add_parser(commands)
     plugins.add_parser(commands)
+    weights.add_parser(commands)
     return parser
 
 

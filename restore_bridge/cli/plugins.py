@@ -20,6 +20,7 @@ def add_parser(commands: Any) -> None:
 
 def list_parts() -> dict[str, Any]:
     """Every restorer, pre-pass and metric; a foreign one that fails to load is listed with its error."""
+    from restore_bridge import pyiqa_metrics
     from restore_bridge.prepass import prepass_names
     from restore_bridge.restorers import REGISTRY
     from restore_bridge.scoring import METRICS
@@ -31,7 +32,14 @@ def list_parts() -> dict[str, Any]:
         except Exception as error:
             restorers.append({"name": name, "error": f"{type(error).__name__}: {error}"})
     metrics = [METRICS.load(name).to_dict() for name in METRICS.built_in]
-    return {"restorers": restorers, "prepasses": list(prepass_names()), "metrics": metrics}
+    optional: dict[str, Any] = {"name": "pyiqa:NAME", "is_installed": pyiqa_metrics.is_installed(), "extra": "metrics"}
+    optional["licence"] = pyiqa_metrics.LICENCE
+    return {
+        "restorers": restorers,
+        "prepasses": list(prepass_names()),
+        "metrics": metrics,
+        "optional_metrics": [optional],
+    }
 
 
 def plugins(arguments: argparse.Namespace) -> int:
@@ -49,4 +57,7 @@ def plugins(arguments: argparse.Namespace) -> int:
     for item in parts["metrics"]:
         better = "higher is better" if item["higher_is_better"] else "lower is better"
         print(f"metric    {item['name']:<12} {item['description']} ({item['kind']}, {better})")
+    for item in parts["optional_metrics"]:
+        state = "installed" if item["is_installed"] else f'pip install "zoomiqa[{item["extra"]}]"'
+        print(f"metric    {item['name']:<12} any metric of pyiqa ({state}); {item['licence']}")
     return common.EXIT_OK

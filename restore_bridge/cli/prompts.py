@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from restore_bridge.cli.assessor import add_assessor_options, assessor_from
 from zoomiqa.cli import common
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--prompt", help="your own words on the wanted picture; they come first and are never dropped")
     parser.add_argument("--negative", help="your own words on what to avoid; likewise")
-    parser.add_argument("--assessor", default="compact", help="who assesses pictures (default: compact)")
+    add_assessor_options(parser)
     common.add_limit_options(parser)
     parser.set_defaults(command=prompts)
 
@@ -90,12 +91,11 @@ def _guidances(arguments: argparse.Namespace) -> Iterator[tuple[str | None, Guid
         else:
             yield name, split_text(record.get("positive"), record.get("negative"), **own)
     if arguments.paths:
-        from zoomiqa.assessors import AssessorSpec
         from zoomiqa.batch import OpenOptions, assess_files
 
         found = common.find_inputs(arguments.paths)
         options = OpenOptions(limits=limits, allow_truncated=arguments.allow_truncated)
-        assessments = assess_files(found, AssessorSpec(arguments.assessor, limits=limits), options=options)
+        assessments = assess_files(found, assessor_from(arguments, limits), options=options)
         for path, fresh in zip(found, assessments, strict=True):
             # By way of its record, so that a picture and its record give the same to the last digit.
             yield str(path), fresh.error or split_guidance(assessment_from_record(fresh.to_dict()), **own)

@@ -10,24 +10,36 @@ import argparse
 import glob
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from restore_bridge.cli.assessor import add_assessor_options, assessor_from
+from restore_bridge.cli.numbers import decimals, integers
 from restore_bridge.cli.report import report_from_records
+from restore_bridge.cli.restorer import add_restorer_options, restorer_options
 from zoomiqa.cli import common
+from zoomiqa.cli.engine import add_engine_options, engine_from
 
 if TYPE_CHECKING:
-    from restore_bridge.bridge import BridgeResult, BridgeSettings
+    from restore_bridge.bridge import BridgeResult, BridgeSettings, RestoreBridge
     from zoomiqa.imaging import Picture
+    from zoomiqa.limits import Limits
 
 _EXAMPLES = """
 examples:
   restore-bridge run photo.jpg --out restored
   restore-bridge run photos/ --out restored --candidates 4
+  restore-bridge run photo.jpg --out restored --seeds 0,1,2 --strengths 0.5,1 --loop 3
   restore-bridge run old/*.jpg --out restored --restorer realesrgan --scale 2 --prompt "family portrait"
+  restore-bridge run photo.jpg --out restored --restorer sdxl-tile --preset fidelity --color-fix wavelet
 """
 FORMATS = ("same", "png", "jpg", "webp", "tif")
+
+_CHUNK = 4
+"""Pictures given at once to a worker of a cluster."""
 
 
 def add_parsers(commands: Any) -> None:
@@ -55,6 +67,7 @@ def add_parsers(commands: Any) -> None:
     )
     output.add_argument("--no-report", action="store_true", help="do not write report.html")
     common.add_progress_option(output)
+    add_engine_options(run_parser)
     common.add_limit_options(run_parser)
     run_parser.set_defaults(command=run)
 
@@ -68,26 +81,63 @@ def add_parsers(commands: Any) -> None:
     plan_parser.set_defaults(command=plan)
 
 
+def _bridge(arguments: argparse.Namespace, limits: Limits) -> RestoreBridge:
+    from restore_bridge.bridge import RestoreBridge
+    from zoomiqa.assessors import create_assessor
+
+    return RestoreBridge(create_assessor(assessor_from(arguments, limits)), _settings(arguments), limits=limits)
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="picture files, folders (searched through), or patterns"
     )
+    add_assessor_options(parser)
     how = parser.add_argument_group("restoration")
-    how.add_argument("--assessor", default="compact", help="who judges; see `zoomiqa plugins` (default: compact)")
     how.add_argument(
-        "--restorer",
-        default="classical",
-        help="who restores: identity, classical, realesrgan, or a plug-in (default: classical)",
+        "--prepass", default="none", help="what runs before the restorer: none, classical or swinir (default: none)"
     )
     how.add_argument(
-        "--prepass", default="none", help="what runs before the restorer: none or classical (default: none)"
+        "--prepass-weights",
+        metavar="FILE|HUB_ID",
+        help="model of the pre-pass: a file, or owner/name:file on the hub (swinir has no default)",
     )
-    how.add_argument("--candidates", type=int, default=2, metavar="N", help="restorations tried, 1 to 16 (default: 2)")
+    how.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="read weights that are a pickle (.pth, .ckpt); better: `restore-bridge weights convert`",
+    )
+    amount = how.add_mutually_exclusive_group()
+    amount.add_argument(
+        "--candidates",
+        type=int,
+        default=2,
+        metavar="N",
+        help="restorations tried in a round, 1 to 16; with --strengths, the number of seeds (default: 2)",
+    )
+    amount.add_argument(
+        "--seeds", type=integers, metavar="LIST", help="seeds to try, each with every strength, such as 0,1,2"
+    )
+    how.add_argument(
+        "--strengths",
+        type=decimals,
+        metavar="LIST",
+        help="strengths to try, each with every seed, such as 0.5,1 (default: 1 with --seeds, else 1, 0.6, 0.35,"
+        " 0.8 in turn)",
+    )
     how.add_argument(
         "--strength", type=float, default=1.0, help="multiplies what the guidance asks for, above 0 to 1 (default: 1)"
     )
+    how.add_argument(
+        "--loop",
+        type=int,
+        default=1,
+        metavar="K",
+        help="rounds at most, 1 to 8: each goes on from the best picture so far under guidance from its own assessment,"
+        " and ends the loop when nothing is better (default: 1)",
+    )
     how.add_argument("--scale", type=int, default=1, help="enlargement, 1 to 4 (default: 1)")
-    how.add_argument("--seed", type=int, default=42, help="seed of every draw (default: 42)")
+    how.add_argument("--seed", type=int, default=42, help="first seed, where no --seeds are given (default: 42)")
     how.add_argument("--prompt", help="your own words on the wanted picture; they come first and are never dropped")
     how.add_argument("--negative", help="your own words on what to avoid; likewise")
     how.add_argument(
@@ -102,6 +152,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--min-consistency", type=float, default=0.8, help="least agreement with the input, 0 to 1 (default: 0.8)"
     )
+    how.add_argument(
+        "--max-change",
+        type=float,
+        default=40.0,
+        metavar="LEVELS",
+        help="most that a candidate may leave the input where no change of tone was asked for, 0 to 255 (default: 40)",
+    )
+    add_restorer_options(parser)
 
 
 def _settings(arguments: argparse.Namespace) -> BridgeSettings:
@@ -109,33 +167,43 @@ def _settings(arguments: argparse.Namespace) -> BridgeSettings:
 
     return BridgeSettings(
         restorer=arguments.restorer,
+        restorer_options=restorer_options(arguments),
         prepass=arguments.prepass,
+        prepass_weights=arguments.prepass_weights,
+        allow_pickle=arguments.allow_pickle,
         candidates=arguments.candidates,
         seed=arguments.seed,
+        seeds=arguments.seeds,
         strength=arguments.strength,
+        strengths=arguments.strengths,
+        loop=arguments.loop,
         scale=arguments.scale,
         color_fix=arguments.color_fix,
         prompt=arguments.prompt,
         negative=arguments.negative,
         min_gain=arguments.min_gain,
         min_consistency=arguments.min_consistency,
+        max_change=arguments.max_change,
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from restore_bridge.bridge import RestoreBridge
+    from restore_bridge.prepass import describe_prepass
     from zoomiqa.batch import file_digest
-    from zoomiqa.errors import ZoomIQAError
-    from zoomiqa.imaging import open_picture
+    from zoomiqa.errors import BackendFailed
     from zoomiqa.records import RecordFile
+    from zoomiqa.scale import on_ray
 
+    engine = engine_from(arguments)
     limits = common.limits_from(arguments)
-    bridge = RestoreBridge(arguments.assessor, _settings(arguments), limits=limits)
+    bridge = _bridge(arguments, limits)
     paths = common.find_inputs(arguments.paths)
-    inputs = [*paths, *_references(paths, arguments.reference)]
-    folder = _make_folder(arguments.out)
+    inputs = [*paths, *references(paths, arguments.reference)]
+    model = describe_prepass(bridge.prepass).get("weights")  # unusable weights stop here, before anything is written
+    folder = make_folder(arguments.out / "pictures").parent
     settings = {
         **bridge.settings.to_dict(),
+        "prepass_model": model,
         "assessor": bridge.assessor.info.to_dict(),
         "format": arguments.format,
         "quality": arguments.quality,
@@ -148,33 +216,90 @@ def run(arguments: argparse.Namespace) -> int:
         common.Progress(arguments.progress, len(paths)) as progress,
     ):
         names = output_names(paths, arguments.format, _taken_names(records.done.values()))
-        for path in paths:
-            digest = file_digest(path)
-            done = records.done.get((str(path), digest))
-            if done is not None:
-                progress.step(str(path), done.get("error"))
-                continue
-            try:
-                picture = open_picture(path, limits=limits, allow_truncated=arguments.allow_truncated)
-                result = bridge.run(picture)
-                record = _save(result, picture, path, folder / "pictures" / names[path], inputs, arguments)
-            except ZoomIQAError as error:
-                record = _failure(path, digest, error)
+
+        def to_do() -> Iterator[_Item]:
+            for path in paths:
+                digest = file_digest(path)
+                done = records.done.get((str(path), digest))
+                if done is not None:
+                    progress.step(str(path), done.get("error"))
+                else:
+                    yield _Item(path, digest, folder / "pictures" / names[path])
+
+        def lost(item: _Item) -> dict[str, Any]:
+            dead = BackendFailed("every worker that had this picture died", None, "see Ray's log, or restore it alone")
+            return _failure(item.path, item.digest, dead)
+
+        if engine.name == "ray":
+            done_there = on_ray(
+                list(to_do()),
+                partial(_cluster_worker, arguments, inputs),
+                engine,
+                lost=lost,
+                parallel=_is_for_processors(bridge, model),
+                largest_chunk=_CHUNK,
+            )
+        else:
+            done_there = map(partial(_restore_one, bridge, inputs, arguments), to_do())
+        for record in done_there:
             records.write(record)
-            progress.step(str(path), record["error"])
+            progress.step(record["image"]["path"], record["error"])
     common.complain("restore-bridge", progress.summary())
     if not arguments.no_report:
         common.print_path(report_from_records(records_path, folder / "report.html"))
     return common.EXIT_SOME_FAILED if progress.failures else common.EXIT_OK
 
 
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A picture to restore."""
+
+    path: Path
+    digest: str | None
+    """SHA-256 of its file."""
+
+    target: Path
+    """Where the kept picture goes; it may get another ending."""
+
+
+def _restore_one(
+    bridge: RestoreBridge, inputs: Sequence[Path], arguments: argparse.Namespace, item: _Item
+) -> dict[str, Any]:
+    """Restore and save one picture; returns its record."""
+    from zoomiqa.errors import ZoomIQAError
+    from zoomiqa.imaging import open_picture
+
+    try:
+        picture = open_picture(item.path, limits=bridge.limits, allow_truncated=arguments.allow_truncated)
+        return _save(bridge.run(picture), picture, item.path, item.target, inputs, arguments)
+    except ZoomIQAError as error:
+        return _failure(item.path, item.digest, error)
+
+
+def _cluster_worker(
+    arguments: argparse.Namespace, inputs: Sequence[Path]
+) -> Callable[[Sequence[_Item]], Iterable[dict[str, Any]]]:
+    """What a worker of a cluster does with pictures; it saves them itself, into a folder shared as the inputs are."""
+    from restore_bridge.prepass import describe_prepass
+    from zoomiqa.batch import use_one_thread
+
+    bridge = _bridge(arguments, common.limits_from(arguments))
+    if _is_for_processors(bridge, describe_prepass(bridge.prepass).get("weights")):
+        use_one_thread()
+    return lambda items: [_restore_one(bridge, inputs, arguments, item) for item in items]
+
+
+def _is_for_processors(bridge: RestoreBridge, prepass_weights: object) -> bool:
+    """Whether one worker per core is right: no part of it is a network that wants a GPU of its own."""
+    return bridge.assessor.parallel and not bridge.restorer.capabilities.generative and prepass_weights is None
+
+
 def plan(arguments: argparse.Namespace) -> int:
-    from restore_bridge.bridge import RestoreBridge
     from zoomiqa.errors import ZoomIQAError
     from zoomiqa.imaging import open_picture
 
     limits = common.limits_from(arguments)
-    bridge = RestoreBridge(arguments.assessor, _settings(arguments), limits=limits)
+    bridge = _bridge(arguments, limits)
     plans: list[dict[str, Any]] = []
     for path in common.find_inputs(arguments.paths):
         try:
@@ -228,11 +353,16 @@ def _taken_names(records: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
     return taken
 
 
-def _make_folder(path: Path) -> Path:
+def make_folder(path: Path) -> Path:
+    """Make a folder for results, with those above it.
+
+    Raises:
+        OutputFailed: it cannot be made.
+    """
     from zoomiqa.errors import OutputFailed
 
     try:
-        (path / "pictures").mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputFailed("the output folder cannot be made", path, error.strerror or "check the path") from error
     return path
@@ -269,7 +399,7 @@ def _save(
             protected=inputs,
             limits=limits,
         )
-    pristine = None if arguments.reference is None else _reference_for(path, arguments.reference)
+    pristine = None if arguments.reference is None else reference_for(path, arguments.reference)
     reference = None if pristine is None else open_picture(pristine, limits=limits)
     after = result.picture if result.kept == "restored" else picture
     rated = result.after if result.kept == "restored" and result.after else result.before
@@ -293,11 +423,12 @@ def _bytes_of(path: Path) -> bytes:
         raise ImageUnreadable("the picture cannot be read again", path, error.strerror or "check the file") from error
 
 
-def _references(paths: Sequence[Path], folder: Path | None) -> list[Path]:
-    return [] if folder is None else [found for path in paths if (found := _reference_for(path, folder))]
+def references(paths: Sequence[Path], folder: Path | None) -> list[Path]:
+    """The pristine pictures that there are of these."""
+    return [] if folder is None else [found for path in paths if (found := reference_for(path, folder))]
 
 
-def _reference_for(path: Path, folder: Path) -> Path | None:
+def reference_for(path: Path, folder: Path) -> Path | None:
     """The pristine picture of the same name, or of the same stem; `None` where there is none."""
     exact = folder / path.name
     return exact if exact.exists() else next(iter(sorted(folder.glob(f"{glob.escape(path.stem)}.*"))), None)
@@ -322,8 +453,8 @@ def _failure(path: Path, digest: str | None, error: Any) -> dict[str, Any]:
         "reason": failure["message"],
         "before": None,
         "after": None,
-        "guidance": None,
-        "prompts": None,
+        "prepass": None,
+        "rounds": [],
         "candidates": [],
         "settings": None,
         "notes": [],

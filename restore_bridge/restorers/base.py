@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from zoomiqa.errors import ImageTooLarge, OptionInvalid
 from zoomiqa.limits import LOCAL, Limits
@@ -40,11 +40,18 @@ class Capabilities:
     deterministic: bool = True
     """Whether one seed gives the same bytes on one machine."""
 
+    seeded: bool = True
+    """Whether another seed gives another picture worth looking at; where not, no second one is tried."""
+
     generative: bool = False
     """Whether it invents detail; such results are marked as AI-edited."""
 
     encoder: str = "none"
     """Name of the text budget in `restore_bridge.prompts.BUDGETS`."""
+
+    tile_px: int = 512
+    overlap_px: int = 32
+    """Side of a tile that suits it, and what neighbours share, where it works in tiles."""
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -57,8 +64,11 @@ class Capabilities:
             "memory": self.memory,
             "extra": self.extra,
             "deterministic": self.deterministic,
+            "seeded": self.seeded,
             "generative": self.generative,
             "encoder": self.encoder,
+            "tile_px": self.tile_px,
+            "overlap_px": self.overlap_px,
         }
 
 
@@ -73,10 +83,10 @@ class RestoreSettings:
     """Factor of width and height."""
 
     seed: int = 0
-    tile_px: int = 512
-    """Side of a tile, where the restorer works in tiles."""
+    tile_px: int | None = None
+    overlap_px: int | None = None
+    """Side of a tile, and what neighbours share, where the restorer works in tiles; `None` is what suits it."""
 
-    overlap_px: int = 32
     limits: Limits = field(default=LOCAL)
 
     def __post_init__(self) -> None:
@@ -84,10 +94,18 @@ class RestoreSettings:
             raise OptionInvalid("strength must lie in 0..1", self.strength, "choose a value between 0 and 1")
         if self.scale < 1:
             raise OptionInvalid("scale must be at least 1", self.scale, "choose 1, 2 or 4")
-        if not 0 <= self.overlap_px < self.tile_px:
+        if self.tile_px is not None and self.tile_px < 1:
+            raise OptionInvalid("a tile must be at least 1 pixel wide", self.tile_px, "512 suits most restorers")
+        if self.overlap_px is not None and not 0 <= self.overlap_px < (self.tile_px or self.overlap_px + 1):
             raise OptionInvalid(
                 "overlap must be at least 0 and less than the tile", self.overlap_px, "choose a smaller one"
             )
+
+    def tiles(self, capabilities: Capabilities) -> tuple[int, int]:
+        """(side, overlap) of the tiles that a restorer with these capabilities works in."""
+        tile = capabilities.tile_px if self.tile_px is None else self.tile_px
+        overlap = capabilities.overlap_px if self.overlap_px is None else self.overlap_px
+        return tile, min(overlap, tile - 1)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -131,6 +149,21 @@ class Restorer(Protocol):
         Args:
             prompts: The same guidance as text within the restorer's budget; `None` for restorers without an encoder.
         """
+        ...
+
+
+class Plan(Protocol):
+    """What a restorer would do with a picture."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class PlansWork(Protocol):
+    """A restorer that can say beforehand what a picture would take."""
+
+    def plan(self, size: tuple[int, int], settings: RestoreSettings) -> Plan:
+        """Sizes, tiles, steps and memory for a picture of `size` (width, height); nothing is loaded."""
         ...
 
 

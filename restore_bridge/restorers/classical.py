@@ -53,6 +53,7 @@ class ClassicalRestorer:
         tiled=False,
         licence="Apache-2.0",
         memory="about 120 bytes per pixel",
+        seeded=False,
         encoder="none",
     )
 

@@ -22,6 +22,7 @@ class IdentityRestorer:
         tiled=True,
         licence="Apache-2.0",
         memory="none",
+        seeded=False,
     )
 
     def restore(

@@ -43,6 +43,7 @@ class RealESRGANRestorer:
         memory="about 1.2 GB with tiles of 256",
         extra="upscale",
         deterministic=True,
+        seeded=False,
         generative=True,
     )
 
@@ -65,8 +66,9 @@ class RealESRGANRestorer:
         check_scale(self.capabilities, settings, picture.size)
         if settings.strength == 0 and settings.scale == 1:
             return Restored(picture)
-        tile = min(settings.tile_px, LARGEST_TILE)
-        overlap = min(max(settings.overlap_px // 2, 8), tile - 1)
+        tile_px, overlap_px = settings.tiles(self.capabilities)
+        tile = min(tile_px, LARGEST_TILE)
+        overlap = min(max(overlap_px // 2, 8), tile - 1)
         large = run_tiled(picture.pixels, self._enlarge, tile=tile, overlap=overlap, scale=NATIVE_SCALE)
         size = (picture.width * settings.scale, picture.height * settings.scale)
         result = large if settings.scale == NATIVE_SCALE else cv2.resize(large, size, interpolation=cv2.INTER_AREA)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from skimage import data
 
-from restore_bridge.bridge import FLAW_WEIGHT, STRENGTHS, BridgeSettings, RestoreBridge, standing
+from restore_bridge.bridge import STRENGTHS, BridgeSettings, RestoreBridge
 from restore_bridge.restorers import Capabilities, Restored
+from restore_bridge.selection import FLAW_WEIGHT, standing
 from zoomiqa.assessors import ConversationalAssessor
 from zoomiqa.backends import ScriptedBackend
 from zoomiqa.errors import BackendFailed, ImageTooLarge, OptionInvalid
@@ -32,10 +33,8 @@ def judge(*ratings):
 class Brighten:
     """A restorer that adds what it is told, so that a test knows every pixel."""
 
-    def __init__(self, steps=None, generative=False):
-        self.capabilities = Capabilities(
-            "brighten", "A test double.", True, False, scales=(1, 2), generative=generative
-        )
+    def __init__(self, steps=None, seeded=False, scales=(1, 2)):
+        self.capabilities = Capabilities("brighten", "A test double.", True, False, scales=scales, seeded=seeded)
         self.settings, self.steps = [], steps
 
     def restore(self, picture, guidance, *, prompts=None, settings=None):
@@ -162,12 +161,15 @@ def test_nothing_to_do_is_tried_once(photo):
     assert "nothing to change" in result.reason
 
 
-def test_generative_restorers_vary_the_seed_and_others_the_strength(photo):
-    for generative, seeds in ((True, [42, 43, 44, 45, 46]), (False, [42, 42, 42, 42, 43])):
-        restorer = Brighten(generative=generative)
-        RestoreBridge(judge(*[2.0] * 6), BridgeSettings(candidates=5), restorer=restorer).run(photo)
+def test_restorers_that_draw_vary_the_seed_and_others_the_strength_only(photo):
+    for seeded, seeds in ((True, [42, 43, 44, 45, 46]), (False, [42, 42, 42, 42])):
+        restorer = Brighten(seeded=seeded)
+        result = RestoreBridge(judge(*[2.0] * 6), BridgeSettings(candidates=5), restorer=restorer).run(photo)
         assert [item.seed for item in restorer.settings] == seeds
-        assert [item.strength for item in restorer.settings] == [*STRENGTHS, STRENGTHS[0]]
+        assert [item.strength for item in restorer.settings] == [*STRENGTHS, STRENGTHS[0]][: len(seeds)]
+        assert [note.code for note in result.notes if note.code == "seeds-left-out"] == ["seeds-left-out"] * (
+            not seeded
+        )
 
 
 def test_the_input_is_never_changed(photo):
@@ -225,6 +227,16 @@ def test_the_record_is_json(photo):
         {"scale": 0},
         {"scale": 5},
         {"color_fix": "x"},
+        {"seeds": ()},
+        {"seeds": (1, 1)},
+        {"seeds": (-1,)},
+        {"seed": 2**32},
+        {"strengths": (0.5, 0.0)},
+        {"strengths": (1.2,)},
+        {"seeds": tuple(range(6)), "strengths": (1.0, 0.5, 0.25)},
+        {"loop": 0},
+        {"loop": 9},
+        {"max_change": -1},
     ],
 )
 def test_bad_settings_are_refused(change):

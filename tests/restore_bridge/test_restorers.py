@@ -14,7 +14,8 @@ from zoomiqa.errors import BackendUnknown, ExtraMissing, OptionInvalid
 from zoomiqa.imaging.picture import picture_from_array
 
 GUIDANCE = split_text("Clean.", "Severe noise. Slight blur. Moderate banding in the upper left. Strong yellow cast.")
-BUILT_IN = ["identity", "classical", "realesrgan"]
+DIFFUSION = ["sdxl-tile", "sdxl-union", "pixart", "sd-upscale", "qwen-edit", "flux-upscaler"]
+BUILT_IN = ["identity", "classical", "realesrgan", *DIFFUSION]
 
 
 @pytest.fixture
@@ -28,7 +29,13 @@ def picture():
 def restorer(request):
     if request.param == "realesrgan" and not importlib.util.find_spec("ncnn"):
         pytest.skip("ncnn is not installed (extra upscale)")
-    return load_restorer(request.param)
+    if request.param not in DIFFUSION:
+        return load_restorer(request.param)
+    pytest.importorskip("diffusers", reason="diffusers is not installed (extra diffusion)")
+    request.getfixturevalue("small_qwen")
+    weights = request.getfixturevalue("tiny")(request.param)
+    consent = {"accept_licence": True} if request.param == "flux-upscaler" else {}
+    return load_restorer(request.param, weights=weights, steps=3, min_side=64, **consent)
 
 
 def test_keeps_its_contract(restorer, picture):

@@ -1,7 +1,7 @@
 """Assessors: what rates pictures. `compact` is embedded; `conversational` drives any backend."""
 
-from zoomiqa.assessors.base import Assessor
-from zoomiqa.assessors.conversational import ConversationalAssessor
+from zoomiqa.assessors.base import Assessor, Task
+from zoomiqa.assessors.conversational import ConversationalAssessor, Event, LookRead, LookStarted, TextWritten
 from zoomiqa.assessors.registry import DEFAULT_ASSESSOR, AssessorSpec, builtin_assessors, create_assessor
 
 __all__ = [
@@ -9,6 +9,11 @@ __all__ = [
     "Assessor",
     "AssessorSpec",
     "ConversationalAssessor",
+    "Event",
+    "LookRead",
+    "LookStarted",
+    "Task",
+    "TextWritten",
     "builtin_assessors",
     "create_assessor",
 ]

@@ -1,32 +1,61 @@
 """An assessor that holds conversations with a backend, many at once. It must not know how replies are made or read.
 
-There is no barrier between rounds: the second look of one picture is asked for in the same call as the first look of
-another, and later looks go first, so that a picture leaves as soon as it can.
+There is no barrier between rounds: the second look of one picture is asked for as soon as its first is read, beside
+the first looks of others, and later looks go first, so that a picture leaves as soon as it can.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 
-from zoomiqa.assessors.base import Assessor
+from zoomiqa.assessors.base import Assessor, Task
 from zoomiqa.backends.base import Backend
-from zoomiqa.errors import BackendFailed, OptionInvalid, ZoomIQAError
+from zoomiqa.backends.session import open_session, stream_reply
+from zoomiqa.backends.talks import hold_talks
+from zoomiqa.errors import OptionInvalid, ZoomIQAError
 from zoomiqa.imaging.picture import Picture
 from zoomiqa.limits import LOCAL, Limits
 from zoomiqa.protocol import ConversationSettings, PromptSet, converse, default_prompts
-from zoomiqa.types import Assessment, AssessorInfo, Reply, Request, failed
+from zoomiqa.types import Assessment, AssessorInfo, Box, ImageInfo, Note, Reply, Request, Round, failed
+
+_HELD_PER_SLOT = 8
+"""Results that may wait for a slower one before them, per request under way, until no more pictures are taken."""
 
 
-@dataclass(slots=True)
-class _Talk:
-    """A conversation under way."""
+@dataclass(frozen=True, slots=True)
+class LookStarted:
+    """A look begins."""
 
-    order: int
-    picture: Picture
-    generator: Generator[Request, Reply, Assessment]
-    request: Request
+    index: int
+    box: Box | None
+    """The region shown; `None` for the whole picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextWritten:
+    """A piece of the reply under way."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class LookRead:
+    """A look has ended and was read."""
+
+    look: Round
+
+
+Event = LookStarted | TextWritten | LookRead | Assessment
+"""What `assess_stream` tells of; the assessment comes last."""
+
+
+Talk = Generator[Request, Reply, Assessment]
 
 
 class ConversationalAssessor(Assessor):
@@ -34,10 +63,13 @@ class ConversationalAssessor(Assessor):
 
     Args:
         backend: What answers.
-        settings: Rounds, context, question, sampling.
+        settings: Rounds, context, question, sampling. Every picture draws from a stream of its own, derived from the
+            seed and the picture's content, so that a result does not depend on what else is in the run.
         prompts: The words; the project's own by default.
+        samples: Conversations per picture; with several, the rating is their mean and `spread` their standard
+            deviation.
         limits: Caps on replies.
-        batch_size: Requests per call; the backend's own preference by default.
+        batch_size: Requests under way at once; the backend's own preference by default.
     """
 
     def __init__(
@@ -46,16 +78,24 @@ class ConversationalAssessor(Assessor):
         settings: ConversationSettings | None = None,
         *,
         prompts: PromptSet | None = None,
+        samples: int = 1,
         limits: Limits = LOCAL,
         batch_size: int | None = None,
     ) -> None:
         self.backend = backend
         self.settings = settings or ConversationSettings()
         self.prompts = prompts or default_prompts()
+        self.samples = samples
         self.limits = limits
         self.batch_size = backend.capabilities.batch_size if batch_size is None else batch_size
         if self.batch_size < 1:
             raise OptionInvalid("batch_size must be at least 1", self.batch_size, "give a positive number")
+        if samples < 1:
+            raise OptionInvalid("samples must be at least 1", samples, "give a positive number")
+        if samples > 1 and self.settings.sampling.temperature == 0:
+            raise OptionInvalid(
+                "several samples with temperature 0 would be the same", samples, "raise the temperature or ask for one"
+            )
 
     @property
     def info(self) -> AssessorInfo:
@@ -66,60 +106,107 @@ class ConversationalAssessor(Assessor):
     def parallel(self) -> bool:
         return self.backend.capabilities.parallel
 
-    def assess(self, pictures: Iterable[Picture]) -> Iterator[Assessment]:
-        source = enumerate(pictures)
-        waiting: deque[_Talk] = deque()
-        done: dict[int, Assessment] = {}
-        next_out, exhausted = 0, False
+    def assess(self, pictures: Iterable[Picture | Task | Assessment]) -> Iterator[Assessment]:
+        # What a result still needs of its picture; the pixels are not kept while results wait for their turn.
+        owners: deque[tuple[ImageInfo, tuple[Note, ...]] | None] = deque()
+
+        def talks() -> Iterator[Talk]:
+            for item in pictures:
+                if isinstance(item, Assessment):
+                    owners.append(None)
+                    yield _hand_on(item)
+                    continue
+                task = _as_task(item)
+                for sample in range(self.samples):
+                    owners.append((task.picture.info, task.picture.notes))
+                    yield self._talk(task, sample)
+
+        answers: list[Assessment] = []
+        session = open_session(self.backend, self.batch_size)
+        for answer in hold_talks(session, talks(), held=_HELD_PER_SLOT * self.batch_size):
+            owner = owners.popleft()
+            if owner is None:
+                yield answer
+                continue
+            answers.append(answer)
+            if len(answers) == self.samples:
+                yield self._finish(answers, *owner)
+                answers = []
+
+    def assess_stream(self, picture: Picture | Task) -> Iterator[Event]:
+        """Assess one picture and tell of it as it goes: looks, their text piece by piece, what was read, the result.
+
+        Raises:
+            OptionInvalid: with several samples, whose texts would run into each other.
+        """
+        if self.samples > 1:
+            raise OptionInvalid("a stream tells of one conversation", self.samples, "ask for one sample")
+        task = _as_task(picture)
+        talk = self._talk(task, 0)
+        request = next(talk)
         while True:
-            while not exhausted and len(waiting) < self.batch_size:
-                item = next(source, None)
-                if item is None:
-                    exhausted = True
-                    break
-                talk = self._open(*item)
-                waiting.append(talk)
-            if not waiting:
-                return
-            batch = [waiting.popleft() for _ in range(min(self.batch_size, len(waiting)))]
-            going_on: list[_Talk] = []
-            for talk, reply in zip(batch, self._ask([talk.request for talk in batch]), strict=True):
+            shown = request.looks[-1].box if request.looks else None
+            yield LookStarted(request.round_index, shown)
+            pieces = stream_reply(self.backend, request)
+            while True:
                 try:
-                    talk.request = talk.generator.send(reply)
-                    going_on.append(talk)
+                    yield TextWritten(request.round_index, next(pieces))
                 except StopIteration as stop:
-                    done[talk.order] = self._finish(stop.value, talk.picture)
-                except ZoomIQAError as error:
-                    done[talk.order] = self._finish(failed(error.to_dict()), talk.picture)
-            waiting.extendleft(reversed(going_on))
-            while next_out in done:
-                yield done.pop(next_out)
-                next_out += 1
+                    reply: Reply = stop.value
+                    break
+            try:
+                request = talk.send(reply)
+            except StopIteration as stop:
+                answer: Assessment = stop.value
+                break
+            yield LookRead(request.looks[-1])
+        if len(answer.rounds) > request.round_index:
+            yield LookRead(answer.rounds[-1])
+        yield self._finish([answer], task.picture.info, task.picture.notes)
 
-    def _open(self, order: int, picture: Picture) -> _Talk:
-        generator = converse(picture, self.settings, prompts=self.prompts, limits=self.limits)
-        return _Talk(order, picture, generator, next(generator))
-
-    def _ask(self, requests: Sequence[Request]) -> list[Reply]:
-        """Call the backend; if a batch fails as a whole, each request is tried alone, so that one cannot void all."""
+    def _talk(self, task: Task, sample: int) -> Talk:
+        """One sampled conversation about one picture. An error of ours is its result, and spares the others."""
+        settings = self.settings
+        # Drawn with the run's seed, as the released evaluator does, before the picture's own stream replaces it.
+        question = task.question or settings.question or self.prompts.choose_question(settings.sampling.seed)
+        seed = _own_seed(settings.sampling.seed, task.picture, sample)
+        settings = replace(settings, question=question, sampling=replace(settings.sampling, seed=seed))
         try:
-            replies = self.backend.generate(requests)
-        except Exception as error:
-            if len(requests) > 1:
-                return [self._ask([request])[0] for request in requests]
-            return [_error_reply(error)]
-        if len(replies) != len(requests):
-            miscount = BackendFailed(
-                f"the backend gave {len(replies)} replies to {len(requests)} requests", None, "report it to its author"
-            )
-            return [_error_reply(miscount)] * len(requests)
-        return replies
+            return (yield from converse(task.picture, settings, prompts=self.prompts, limits=self.limits))
+        except ZoomIQAError as error:
+            return failed(error.to_dict())
 
-    def _finish(self, assessment: Assessment, picture: Picture) -> Assessment:
-        return replace(assessment, image=picture.info, assessor=self.info, notes=picture.notes + assessment.notes)
+    def _finish(self, answers: Sequence[Assessment], image: ImageInfo, notes: tuple[Note, ...]) -> Assessment:
+        merged = answers[0] if len(answers) == 1 else _merge_samples(answers)
+        return replace(merged, image=image, assessor=self.info, notes=notes + merged.notes)
 
 
-def _error_reply(error: Exception) -> Reply:
-    if not isinstance(error, ZoomIQAError):
-        error = BackendFailed(f"the backend raised {type(error).__name__}", str(error), "see the backend's own log")
-    return Reply("", finish_reason="error", error=error.to_dict())
+def _hand_on(assessment: Assessment) -> Talk:
+    """A conversation that is over before it begins."""
+    yield from ()
+    return assessment
+
+
+def _as_task(item: Picture | Task) -> Task:
+    return item if isinstance(item, Task) else Task(item)
+
+
+def _own_seed(seed: int, picture: Picture, sample: int) -> int:
+    """The seed of one sample of one picture: the same whatever else the run holds, and in whatever order (31 bits)."""
+    content = picture.info.sha256 or hashlib.sha256(picture.pixels.tobytes()).hexdigest()
+    return int.from_bytes(hashlib.sha256(f"{seed}/{content}/{sample}".encode()).digest()[:4], "big") >> 1
+
+
+def _merge_samples(answers: Sequence[Assessment]) -> Assessment:
+    """The mean rating of several conversations, shown by the nearest one. Failed ones are left out, with a note."""
+    ratings = [answer.rating for answer in answers]
+    rated = [rating for rating in ratings if rating is not None]
+    if not rated:
+        return replace(answers[0], samples=tuple(ratings))
+    mean = fmean(rated)
+    nearest = min(answers, key=lambda answer: math.inf if answer.rating is None else abs(answer.rating - mean))
+    notes = nearest.notes
+    if lost := len(ratings) - len(rated):
+        notes += (Note("samples-failed", f"{lost} of {len(ratings)} sampled conversations failed and were left out."),)
+    spread = stdev(rated) if len(rated) > 1 else None
+    return replace(nearest, rating=mean, spread=spread, samples=tuple(ratings), notes=notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 from zoomiqa.assessors.base import Assessor
 from zoomiqa.assessors.conversational import ConversationalAssessor
 from zoomiqa.backends.base import Backend
-from zoomiqa.errors import OptionInvalid
 from zoomiqa.limits import LOCAL, Limits
 from zoomiqa.plugins import Registry
 from zoomiqa.protocol import ConversationSettings, default_prompts, load_prompts
@@ -22,9 +22,17 @@ BACKENDS: Registry[Backend] = Registry(
     "zoomiqa.backends",
     {
         "compact": "zoomiqa.assessors.compact:CompactBackend",
-        "scripted": "zoomiqa.backends.scripted:ScriptedBackend",
+        "openai": "zoomiqa.backends.openai:OpenAIBackend",
+        "scripted": "zoomiqa.backends.scripted:replay",
+        "transformers": "zoomiqa.backends.transformers:TransformersBackend",
+        "vllm": "zoomiqa.backends.vllm:VLLMBackend",
     },
 )
+
+_TRANSPORT_OPTIONS = frozenset(
+    {"api_key_env", "base_url", "batch_size", "concurrency", "device", "gpu_memory", "gpus", "retries", "timeout"}
+)
+"""Options that say where and how fast the answers come, not what they are: a resumed run may change them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,38 +44,52 @@ class AssessorSpec:
 
     conversation: ConversationSettings = field(default_factory=ConversationSettings)
     prompts_file: Path | None = None
-    replies_file: Path | None = None
-    """For `scripted` only."""
+    attributes: bool = False
+    """Ask for attribute ratings in the same pass."""
+
+    samples: int = 1
+    """Conversations per picture."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The backend's own options, e.g. `model`: the arguments of its class."""
 
     limits: Limits = LOCAL
 
     def to_dict(self) -> dict[str, Any]:
         """What decides its answers; part of a run's fingerprint."""
+        options = {name: _describe(value) for name, value in self.options.items() if name not in _TRANSPORT_OPTIONS}
         return {
             "name": self.name,
             "conversation": self.conversation.to_dict(),
-            "replies_sha256": self._replies_digest(),
+            "attributes": self.attributes,
+            "samples": self.samples,
+            "options": options,
         }
 
-    def _replies_digest(self) -> str | None:
-        """SHA-256 of the file of replies; `None` without one, or where it is a pipe, which can be read only once."""
-        if self.replies_file is None or not self.replies_file.is_file():
-            return None
-        return hashlib.sha256(self.replies_file.read_bytes()).hexdigest()
 
+def create_assessor(spec: AssessorSpec | str | None = None, **options: Any) -> Assessor:
+    """Build the assessor that `spec` (or a bare name, with the backend's options) describes; the embedded default
+    without one.
 
-def create_assessor(spec: AssessorSpec | str | None = None) -> Assessor:
-    """Build the assessor that `spec` (or a bare name) describes; the embedded default without one.
+    Example:
+        >>> assessor = create_assessor("transformers", model="Ethanliang99/Zoom-IQA-7B", max_pixels=1_003_520)
 
     Raises:
         BackendUnknown: no such name.
-        OptionInvalid: `scripted` without a file of replies.
+        OptionInvalid: the backend has no such option, or lacks one that it needs.
         PromptSetInvalid: the prompt file cannot be used.
     """
-    spec = AssessorSpec(name=spec) if isinstance(spec, str) else spec or AssessorSpec()
-    backend = _scripted(spec) if spec.name == "scripted" else BACKENDS.load(spec.name)
+    if not isinstance(spec, AssessorSpec):
+        spec = AssessorSpec(name=spec or DEFAULT_ASSESSOR, options=options)
+    backend = BACKENDS.load(spec.name, **spec.options)
     prompts = load_prompts(spec.prompts_file) if spec.prompts_file else default_prompts()
-    return ConversationalAssessor(backend, spec.conversation, prompts=prompts, limits=spec.limits)
+    return ConversationalAssessor(
+        backend,
+        spec.conversation,
+        prompts=prompts.with_attributes() if spec.attributes else prompts,
+        samples=spec.samples,
+        limits=spec.limits,
+    )
 
 
 def builtin_assessors() -> tuple[str, ...]:
@@ -75,9 +97,8 @@ def builtin_assessors() -> tuple[str, ...]:
     return tuple(sorted(BACKENDS.built_in))
 
 
-def _scripted(spec: AssessorSpec) -> Backend:
-    from zoomiqa.backends.scripted import ScriptedBackend
-
-    if spec.replies_file is None:
-        raise OptionInvalid("the scripted assessor needs a file of replies", None, "pass --replies FILE")
-    return ScriptedBackend.from_file(spec.replies_file)
+def _describe(value: object) -> object:
+    """An option as JSON; a file stands for its content. A pipe can be read only once and is named by its path."""
+    if isinstance(value, Path):
+        return hashlib.sha256(value.read_bytes()).hexdigest() if value.is_file() else str(value)
+    return value

@@ -70,6 +70,13 @@ class ScriptedBackend:
         return [_as_reply(self._answer(request)) for request in requests]
 
 
+def replay(replies: str | Path | None = None) -> ScriptedBackend:
+    """The backend of `--assessor scripted`: replies from a file; see `ScriptedBackend.from_file`."""
+    if replies is None:
+        raise OptionInvalid("the scripted assessor needs a file of replies", None, "pass --replies FILE")
+    return ScriptedBackend.from_file(replies)
+
+
 def _from_list(replies: Iterable[str | Reply]) -> Callable[[Request], str | Reply]:
     remaining = iter(list(replies))
 

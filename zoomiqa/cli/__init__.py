@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zoomiqa import __version__
-from zoomiqa.cli import assess, common, doctor
+from zoomiqa.cli import assess, common, datasets, doctor, evaluate, fidelity, judge
 
 
 def build_parser() -> common.Parser:
@@ -18,6 +18,10 @@ def build_parser() -> common.Parser:
     parser.add_argument("--version", action="version", version=f"zoomiqa {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=common.Parser)
     assess.add_parser(commands)
+    evaluate.add_parser(commands)
+    fidelity.add_parser(commands)
+    judge.add_parser(commands)
+    datasets.add_parser(commands)
     doctor.add_parser(commands)
     return parser
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from zoomiqa.cli import common
-from zoomiqa.errors import OutputFailed
-from zoomiqa.types import Assessment, Choice
+from zoomiqa.cli.assessor import add_assessor_options, input_files, spec_from
+from zoomiqa.cli.engine import add_engine_options, engine_from, say_jobs
+from zoomiqa.errors import OutputFailed, ZoomIQAError
+from zoomiqa.types import Assessment
 
 if TYPE_CHECKING:
+    from zoomiqa.assessors import Assessor, ConversationalAssessor
     from zoomiqa.batch import OpenOptions
 
 _EXAMPLES = """
@@ -21,6 +25,9 @@ examples:
   zoomiqa assess photo.jpg
   zoomiqa assess photos/ --out results.jsonl --resume
   zoomiqa assess 'photos/*.png' --format json | jq .rating
+  zoomiqa assess photo.jpg --model Ethanliang99/Zoom-IQA-7B
+  zoomiqa assess photos/ --model Zoom-IQA-7B --base-url http://localhost:8000/v1 --out results.jsonl
+  zoomiqa assess photos/ --engine ray --ray-address head:6379 --out results.jsonl
 """
 
 
@@ -34,26 +41,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="picture files, folders (searched through), or patterns"
     )
-    how = parser.add_argument_group("assessment")
-    how.add_argument("--assessor", default="compact", help="who rates; see `zoomiqa plugins` (default: compact)")
-    how.add_argument(
-        "--rounds", type=int, default=2, metavar="N", help="looks at most, 1 to 8 (default: 2, the paper's)"
-    )
-    how.add_argument(
-        "--context",
-        choices=("rewritten", "appended"),
-        default="rewritten",
-        help="how a later look sees the earlier ones (default: rewritten, the released protocol)",
-    )
-    how.add_argument("--question", help="the question to the model (default: a stock question drawn with the seed)")
-    how.add_argument("--seed", type=int, default=42, help="seed of every draw (default: 42, the released protocol's)")
-    how.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="prompt set: .toml, .json, or the official .py module"
-    )
-    how.add_argument("--replies", type=Path, metavar="FILE", help="prepared replies for `--assessor scripted`")
-    how.add_argument(
-        "--strict", action="store_true", help="refuse replies that break the format instead of repairing them"
-    )
+    add_assessor_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, metavar="FILE", help="write JSON Lines to FILE instead of stdout")
     output.add_argument("--resume", action="store_true", help="go on with FILE, skipping pictures already in it")
@@ -67,38 +55,26 @@ def add_parser(commands: Any) -> None:
     output.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: chosen, with the reason)")
     output.add_argument("--max-failures", type=int, metavar="N", help="stop after N failed pictures (default: never)")
     common.add_progress_option(output)
+    add_engine_options(parser)
     common.add_limit_options(parser)
     parser.set_defaults(command=assess)
 
 
 def assess(arguments: argparse.Namespace) -> int:
-    from zoomiqa.assessors import AssessorSpec, create_assessor
+    from zoomiqa.assessors import create_assessor
     from zoomiqa.batch import OpenOptions, assess_files, choose_jobs, file_digest
-    from zoomiqa.protocol import ConversationSettings
     from zoomiqa.records import RecordFile
-    from zoomiqa.types import Sampling
 
     common.at_least_one("--jobs", arguments.jobs)
     common.at_least_one("--max-failures", arguments.max_failures)
     if arguments.out is None and not common.has_stdout():
         raise OutputFailed("the records have nowhere to go, standard output is closed", None, "pass --out FILE")
+    engine = engine_from(arguments)
     limits = common.limits_from(arguments)
-    spec = AssessorSpec(
-        name=arguments.assessor,
-        conversation=ConversationSettings(
-            rounds=arguments.rounds,
-            context=arguments.context,
-            question=arguments.question,
-            sampling=Sampling(seed=arguments.seed),
-            strict=arguments.strict,
-        ),
-        prompts_file=arguments.prompts,
-        replies_file=arguments.replies,
-        limits=limits,
-    )
+    spec = spec_from(arguments, limits)
     options = OpenOptions(limits=limits, allow_truncated=arguments.allow_truncated)
-    assessor = create_assessor(spec)
     paths = common.find_inputs(arguments.paths)
+    assessor = create_assessor(spec)
 
     with ExitStack() as stack:
         records = None
@@ -116,7 +92,7 @@ def assess(arguments: argparse.Namespace) -> int:
                     settings,
                     resume=arguments.resume,
                     overwrite=arguments.overwrite,
-                    protected=[*paths, *filter(None, (arguments.prompts, arguments.replies))],
+                    protected=[*paths, *input_files(arguments)],
                 )
             )
             if records.done:
@@ -127,15 +103,24 @@ def assess(arguments: argparse.Namespace) -> int:
                     common.complain("zoomiqa", f"resuming: {len(earlier)} of {len(paths)} pictures are done")
                 paths = todo
         jobs = choose_jobs(arguments.jobs, len(paths), assessor)
-        _say_jobs(jobs, arguments.jobs, len(paths))
-        progress = stack.enter_context(common.Progress(arguments.progress, len(paths)))
+        say_jobs(engine, jobs, arguments.jobs, len(paths))
+        is_watched = len(paths) == 1 and engine.name == "local" and _can_be_watched(arguments, assessor)
+        # A bar would be drawn into the text that is being written.
+        mode = "none" if is_watched and arguments.progress == "auto" else arguments.progress
+        progress = stack.enter_context(common.Progress(mode, len(paths)))
         for record in earlier:
             progress.add_earlier(record.get("error"))
         failures = 0
         show = _chooser(arguments, options)
-        for path, assessment in zip(
-            paths, assess_files(paths, spec, options=options, jobs=int(jobs.value), assessor=assessor), strict=False
-        ):
+        assessments: Iterable[Assessment]
+        if is_watched:
+            assessments = [_assess_before_eyes(paths[0], cast("ConversationalAssessor", assessor), options)]
+            show = _show_nothing
+        else:
+            assessments = assess_files(
+                paths, spec, options=options, jobs=int(jobs.value), assessor=assessor, engine=engine
+            )
+        for path, assessment in zip(paths, assessments, strict=False):
             if records is not None:
                 records.write(assessment.to_dict())
             show(assessment, path)
@@ -149,11 +134,38 @@ def assess(arguments: argparse.Namespace) -> int:
     return common.EXIT_SOME_FAILED if progress.failures else common.EXIT_OK
 
 
-def _say_jobs(jobs: Choice, requested: int | None, files: int) -> None:
-    """Say how many processes work and why, where there are several or were to be."""
-    if files > 1 and (int(jobs.value) > 1 or (requested or 1) > 1):
-        noun = "process" if jobs.value == "1" else "processes"
-        common.complain("zoomiqa", f"{jobs.value} worker {noun}: {jobs.reason}")
+def _can_be_watched(arguments: argparse.Namespace, assessor: Assessor) -> bool:
+    """Whether a person sits at the terminal and the text comes piece by piece."""
+    from zoomiqa.assessors import ConversationalAssessor
+    from zoomiqa.backends import StreamingBackend
+
+    return (
+        arguments.format != "json"
+        and sys.stdout.isatty()
+        and isinstance(assessor, ConversationalAssessor)
+        and assessor.samples == 1
+        and isinstance(assessor.backend, StreamingBackend)
+    )
+
+
+def _assess_before_eyes(path: Path, assessor: ConversationalAssessor, options: OpenOptions) -> Assessment:
+    """Assess one picture and print its text while it is written."""
+    from rich.console import Console
+
+    from zoomiqa.batch import failed_file, open_one
+    from zoomiqa.cli.show import show_assessment, show_stream
+
+    try:
+        picture = open_one(path, options)
+    except ZoomIQAError as error:
+        assessment = failed_file(path, error, options.limits)
+        show_assessment(Console(), assessment, None)
+        return assessment
+    return show_stream(Console(), str(path), assessor.assess_stream(picture))
+
+
+def _show_nothing(*_: Any) -> None:
+    """What was printed while it was written is not shown again."""
 
 
 def _chooser(arguments: argparse.Namespace, options: OpenOptions) -> Any:

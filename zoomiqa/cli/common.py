@@ -111,6 +111,27 @@ def at_least_one(option: str, value: int | None) -> None:
         raise OptionInvalid(f"{option} must be at least 1", value, "give a positive number")
 
 
+def read_pairs(option: str, pairs: Sequence[str]) -> dict[str, Any]:
+    """`KEY=VALUE` words as options; a value that is JSON (a number, true, false, null) is read as such, else as text.
+
+    Raises:
+        OptionInvalid: a word without `=`, or a key that is no name or comes twice.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, mark, value = pair.partition("=")
+        name = name.replace("-", "_")
+        if not mark or not name.isidentifier():
+            raise OptionInvalid(f"{option} needs KEY=VALUE", one_line(pair), "write it without spaces")
+        if name in options:
+            raise OptionInvalid(f"{option} is given twice for one key", name, "leave one of them out")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:
+            options[name] = value
+    return options
+
+
 def write_line(record: Mapping[str, Any]) -> None:
     """One record as a JSON line on stdout, flushed, in UTF-8 whatever the encoding of stdout."""
     from zoomiqa.records import to_line

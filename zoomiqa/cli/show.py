@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from zoomiqa.text import plain
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
+    from zoomiqa.assessors import Event
     from zoomiqa.imaging import Picture
 
 _TITLES = {
@@ -36,11 +38,9 @@ def show_assessment(console: Console, assessment: Assessment, picture: Picture |
         return
     body = Text()
     body.append(_rating_line(assessment), style="bold")
+    _add_attributes(assessment, body)
     for look in assessment.rounds:
-        title = f"Look {look.index + 1}: " + (
-            f"zoom into {_box_words(look.shown_box)}" if look.shown_box else "the whole picture"
-        )
-        body.append(f"\n\n{title}", style="bold magenta")
+        body.append(f"\n\n{_look_title(look.index, look.shown_box)}", style="bold magenta")
         if look.rating is not None and len(assessment.rounds) > 1:
             body.append(f"  rated {look.rating:.2f}", style="dim")
         for key, text in look.sections.to_dict().items():
@@ -48,9 +48,7 @@ def show_assessment(console: Console, assessment: Assessment, picture: Picture |
                 heading = "Crop Inspection Summary" if key == "summary" and look.shown_box else _TITLES[key]
                 body.append(f"\n{heading}: ", style="cyan")
                 body.append(plain(text))
-    for note in assessment.notes:
-        body.append(f"\nnote {note.code}: ", style="yellow")
-        body.append(plain(note.message))
+    _add_notes(assessment, body)
     parts: list[RenderableType] = [body]
     if picture is not None and console.is_terminal and console.width >= 2 * _THUMBNAIL_COLUMNS:
         from rich.table import Table
@@ -105,3 +103,54 @@ def _thumbnail(picture: Picture, box: Box | None) -> Text:
 
 def _hex(colour: tuple[int, ...]) -> str:
     return "#" + "".join(f"{value:02x}" for value in colour)
+
+
+def show_stream(console: Console, name: str, events: Iterator[Event]) -> Assessment:
+    """Print an assessment while it is written; returns it.
+
+    Args:
+        console: Where to.
+        name: What the picture is called.
+        events: Of `ConversationalAssessor.assess_stream`.
+    """
+    from rich.text import Text
+
+    from zoomiqa.assessors import LookRead, LookStarted, TextWritten
+
+    console.print(Text(plain(name), style="bold"))
+    for event in events:
+        match event:
+            case LookStarted(index, box):
+                console.print(Text(_look_title(index, box), style="bold magenta"))
+            case TextWritten(_, text):
+                console.print(Text(plain(text)), end="", soft_wrap=True)
+            case LookRead(look):
+                rated = "no usable rating" if look.rating is None else f"rated {look.rating:.2f}"
+                console.print(Text(f"\n{rated}\n", style="dim"))
+            case Assessment():
+                result = event
+    if result.error:
+        console.print(Text(f"{result.error['code']} {plain(result.error['message'])}", style="bold red"))
+    else:
+        console.print(Text(_rating_line(result), style="bold"))
+        body = Text()
+        _add_attributes(result, body)
+        _add_notes(result, body)
+        console.print(body)
+    return result
+
+
+def _look_title(index: int, box: Box | None) -> str:
+    return f"Look {index + 1}: " + (f"zoom into {_box_words(box)}" if box else "the whole picture")
+
+
+def _add_attributes(assessment: Assessment, body: Text) -> None:
+    if assessment.attributes:
+        rated = (f"{name.replace('_', ' ')} {rating:.2f}" for name, rating in assessment.attributes.items())
+        body.append("\n" + ", ".join(rated), style="dim")
+
+
+def _add_notes(assessment: Assessment, body: Text) -> None:
+    for note in assessment.notes:
+        body.append(f"\nnote {note.code}: ", style="yellow")
+        body.append(plain(note.message))

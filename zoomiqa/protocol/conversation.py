@@ -8,7 +8,7 @@ Source: Zoom-IQA paper Sec. 3.2 (two rounds; any number here), released evaluato
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -34,6 +34,13 @@ from zoomiqa.types import (
 MAX_ROUNDS = 8
 
 Context = Literal["rewritten", "appended"]
+
+SAMPLING_PRESETS: Mapping[str, Sampling] = {
+    "released": Sampling(),
+    "released-vllm": Sampling(temperature=0.1, stop=("</answer>",)),
+    "greedy": Sampling(temperature=0.0),
+}
+"""Ways to draw tokens by name: those of the released evaluator (with transformers, and with vLLM), and none at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +105,22 @@ def converse(
     question = settings.question or prompts.choose_question(settings.sampling.seed)
     looks: list[Round] = []
     crops: list[CropPlan] = []
+
+    def result(rating: float | None, **others: Any) -> Assessment:
+        return Assessment(rounds=tuple(looks), rating=rating, question=question, **others)
+
     while True:
         index = len(looks)
         messages = _messages(prompts, question, settings, looks, crops)
-        reply = yield Request(picture, messages, settings.sampling, index)
+        reply = yield Request(picture, messages, settings.sampling, index, tuple(looks))
         if reply.finish_reason == "error" or reply.error:
             error = reply.error or {"code": "ZIQ-401", "type": "BackendFailed", "message": "the backend failed"}
-            return Assessment(rounds=tuple(looks), rating=None, error=dict(error))
+            return result(None, error=dict(error))
         try:
-            parsed = parse_reply(reply.text, strict=settings.strict, limits=limits)
+            parsed = parse_reply(reply.text, strict=settings.strict, attributes=prompts.attributes, limits=limits)
         except ReplyUnusable as error:
             looks.append(_round(index, reply, None, None, crops))
-            return Assessment(rounds=tuple(looks), rating=None, error=error.to_dict())
+            return result(None, error=error.to_dict())
         wants_crop = _wants_crop(parsed)
         plan = plan_crop(parsed.box_model, picture.size) if wants_crop and index + 1 < settings.rounds else None
         looks.append(_round(index, reply, parsed, plan, crops))
@@ -117,12 +128,12 @@ def converse(
             unusable = ReplyUnusable(
                 f"the reply of look {index + 1} holds no usable rating", None, "ask again, or look at its text"
             )
-            return Assessment(rounds=tuple(looks), rating=None, error=unusable.to_dict())
+            return result(None, error=unusable.to_dict())
         if plan is None:
             notes: tuple[Note, ...] = ()
             if wants_crop and settings.rounds > 1:
                 notes = (Note("rounds-exhausted", "A closer look was asked for after the last allowed round."),)
-            return Assessment(rounds=tuple(looks), rating=parsed.rating, spread=reply.spread, notes=notes)
+            return result(parsed.rating, spread=reply.spread, notes=notes)
         crops.append(plan)
 
 
@@ -149,10 +160,13 @@ def _round(index: int, reply: Reply, parsed: ParsedReply | None, plan: CropPlan 
         findings=reply.findings,
         tokens_in=reply.tokens_in,
         tokens_out=reply.tokens_out,
+        finish_reason=reply.finish_reason,
+        attributes=parsed.attributes if parsed else {},
+        notes=reply.notes,
     )
     if parsed is None:
         return look
-    notes = parsed.notes + (plan.notes if plan else ())
+    notes = reply.notes + parsed.notes + (plan.notes if plan else ())
     if reply.finish_reason == "length":
         notes += (Note("reply-length", "The reply ended at the token limit."),)
     return replace(look, box=plan.box if plan else None, box_model=as_numbers(parsed.box_model), notes=notes)

@@ -12,13 +12,14 @@ import json
 import random
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from zoomiqa.errors import PromptSetInvalid
+from zoomiqa.vocabulary import ATTRIBUTES
 
 DEFAULT_PROMPT_SET = "zoomiqa-1"
 
@@ -48,6 +49,12 @@ class PromptSet:
     again: str = "Look at the region you asked for."
     """The user turn that stands for an earlier closer look in a rewritten context."""
 
+    attributes_text: str | None = None
+    """What `with_attributes` adds; names the attributes and where the answer holds them."""
+
+    attributes: tuple[str, ...] = ()
+    """Attribute ratings that the texts ask for, of `zoomiqa.vocabulary.ATTRIBUTES`."""
+
     fill_later: bool = True
     """Whether `{question}` is replaced in later rounds. The official second prompt is sent untouched, braces and all,
     because the released checkpoint was trained on it that way."""
@@ -64,19 +71,43 @@ class PromptSet:
     @property
     def digest(self) -> str:
         """First 16 hexadecimal digits of the SHA-256 of everything that reaches a model."""
-        content = json.dumps(
-            [self.first, self.later, self.later_open, self.again, list(self.questions), self.fill_later],
-            ensure_ascii=False,
-        )
+        parts = [self.first, self.later, self.later_open, self.again, list(self.questions), self.fill_later]
+        content = json.dumps(parts, ensure_ascii=False)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def with_attributes(self) -> PromptSet:
+        """The same set, asking in the same pass for a rating of each attribute (MG-IQA paper, Sec. 3).
+
+        Raises:
+            PromptSetInvalid: the set has no text for it.
+        """
+        if self.attributes_text is None:
+            raise PromptSetInvalid(
+                f"prompt set {self.name!r} cannot ask for attributes", None, "give it the text `attributes`"
+            )
+        addition = f"{self.attributes_text.strip()}\n\n"
+
+        def add(text: str) -> str:
+            before, mark, after = text.rpartition("{question}")
+            return before + addition + mark + after if mark else f"{text}\n{addition}"
+
+        return replace(
+            self,
+            name=f"{self.name}+attributes",
+            first=add(self.first),
+            later=add(self.later),
+            later_open=add(self.later_open) if self.later_open else None,
+            attributes_text=None,
+            attributes=ATTRIBUTES,
+        )
 
     def choose_question(self, seed: int) -> str:
         """The stock question that `seed` draws."""
         return random.Random(seed).choice(self.questions)  # noqa: S311 - a reproducible draw, not a secret
 
     def first_text(self, question: str) -> str:
-        """The round-1 prompt for `question`."""
-        return self.first.replace("{question}", question)
+        """The round-1 prompt for `question`, without the place mark of a picture that some annotation files hold."""
+        return self.first.replace("{question}", question.replace("<|image|>", ""))
 
     def later_text(self, question: str, *, more_looks: bool) -> str:
         """The prompt of a later round; `more_looks` says whether another crop may follow."""
@@ -127,7 +158,7 @@ def load_prompts(path: str | Path) -> PromptSet:
 
 
 def _from_mapping(data: Mapping[str, Any], *, name: str) -> PromptSet:
-    known = {"name", "version", "questions", "again", "first", "later", "later_open"}
+    known = {"name", "version", "questions", "again", "first", "later", "later_open", "attributes"}
     if not isinstance(data, Mapping) or (unknown := set(data) - known):
         raise PromptSetInvalid(
             f"prompt file {name!r} holds unknown keys",
@@ -137,7 +168,7 @@ def _from_mapping(data: Mapping[str, Any], *, name: str) -> PromptSet:
     for key in ("first", "later"):
         if not isinstance(data.get(key), str):
             raise PromptSetInvalid(f"prompt file {name!r} lacks the text {key!r}", data.get(key), "add it")
-    for key in ("name", "again", "later_open"):
+    for key in ("name", "again", "later_open", "attributes"):
         if not isinstance(data.get(key, ""), str):
             raise PromptSetInvalid(f"{key!r} of prompt file {name!r} must be text", data[key], "quote it")
     return PromptSet(
@@ -147,6 +178,7 @@ def _from_mapping(data: Mapping[str, Any], *, name: str) -> PromptSet:
         questions=_questions(data.get("questions"), name),
         later_open=data["later_open"].strip() + "\n" if "later_open" in data else None,
         again=data.get("again", PromptSet.__dataclass_fields__["again"].default),
+        attributes_text=data.get("attributes"),
     )
 
 

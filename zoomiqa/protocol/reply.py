@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -80,13 +80,19 @@ class ParsedReply:
     is_strict: bool
     """Whether the reply kept the format to the letter (what the format reward asks)."""
 
+    attributes: Mapping[str, float] = field(default_factory=dict)
+    """Ratings 1..5 (clipped) by attribute, those of the asked ones that the reply gives."""
 
-def parse_reply(text: str, *, strict: bool = False, limits: Limits = LOCAL) -> ParsedReply:
+
+def parse_reply(
+    text: str, *, strict: bool = False, attributes: Collection[str] = (), limits: Limits = LOCAL
+) -> ParsedReply:
     """Read one reply.
 
     Args:
         text: The reply.
         strict: Refuse instead of repairing.
+        attributes: Names of the attribute ratings that were asked for.
         limits: `reply_characters` caps what is read.
 
     Raises:
@@ -100,7 +106,8 @@ def parse_reply(text: str, *, strict: bool = False, limits: Limits = LOCAL) -> P
 
     rationale, answer_text = _split_tags(text, notes)
     sections = _read_sections(rationale, notes)
-    rating, box_model, tool = _read_answer(answer_text, notes)
+    rating, box_model, tool, others = _read_answer(answer_text, notes)
+    rated = _read_attributes(others, attributes, notes) if attributes else {}
     is_strict = not notes
     if strict and not is_strict:
         raise ReplyUnusable(
@@ -109,7 +116,7 @@ def parse_reply(text: str, *, strict: bool = False, limits: Limits = LOCAL) -> P
     if rating is not None and not RATING_MIN <= rating <= RATING_MAX:
         notes.append(Note("rating-clipped", f"The rating {rating:g} was clipped to {RATING_MIN:g}..{RATING_MAX:g}."))
         rating, is_strict = min(max(rating, RATING_MIN), RATING_MAX), False
-    return ParsedReply(sections, rating, box_model, tool, tuple(notes), is_strict)
+    return ParsedReply(sections, rating, box_model, tool, tuple(notes), is_strict, rated)
 
 
 def _split_tags(text: str, notes: list[Note]) -> tuple[str, str]:
@@ -193,8 +200,8 @@ def _find_headings(text: str) -> Iterator[_Heading]:
             yield _Heading(_HEADINGS[" ".join(name[0].lower().split())], start, tail.end())
 
 
-def _read_answer(answer: str, notes: list[Note]) -> tuple[float | None, Any, str | None]:
-    """The rating, box and tool of an answer; JSON first, then fields by name, then a bare number."""
+def _read_answer(answer: str, notes: list[Note]) -> tuple[float | None, Any, str | None, Any]:
+    """The rating, box, tool and attributes of an answer; JSON first, then fields by name, then a bare number."""
     if len(answer) > _MAX_ANSWER_CHARACTERS:
         notes.append(Note("answer-cut", f"The answer was cut to its first {_MAX_ANSWER_CHARACTERS} characters."))
         answer = answer[:_MAX_ANSWER_CHARACTERS]
@@ -205,14 +212,14 @@ def _read_answer(answer: str, notes: list[Note]) -> tuple[float | None, Any, str
         if data is not None:
             notes.append(Note("json-surrounded", "The answer holds more than its JSON object."))
     if data is not None:
-        return _from_json(data, notes)
+        return (*_from_json(data, notes), data.get("attributes"))
 
     rating_match, box_match, tool_match = (
         pattern.search(answer) for pattern in (_RATING_FIELD, _BOX_FIELD, _TOOL_FIELD)
     )
     if not rating_match and (bare := _BARE_NUMBER.match(answer)):
         notes.append(Note("answer-bare-number", "The answer is a bare number."))
-        return _finite(bare[1]), None, None
+        return _finite(bare[1]), None, None, None
     notes.append(Note("json-repaired", "The answer is not valid JSON; its fields were read by name."))
     rating = _finite(rating_match[1]) if rating_match else None
     if rating is None:
@@ -222,7 +229,24 @@ def _read_answer(answer: str, notes: list[Note]) -> tuple[float | None, Any, str
         notes.append(Note("box-missing", "The answer holds no box."))
     if tool_match is None:
         notes.append(Note("tool-missing", "The answer names no tool."))
-    return rating, box, tool_match[1].lower() if tool_match else None
+    return rating, box, tool_match[1].lower() if tool_match else None, None
+
+
+def _read_attributes(value: Any, wanted: Collection[str], notes: list[Note]) -> dict[str, float]:
+    """The wanted ratings that `value` (the answer's object of them) gives; what is missing or clipped is noted."""
+    given = value if isinstance(value, dict) else {}
+    rated: dict[str, float] = {}
+    for name in wanted:
+        number = given.get(name)
+        if isinstance(number, str) and (match := _BARE_NUMBER.match(number)):
+            number = _finite(match[1])
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            notes.append(Note("attribute-missing", f"The answer does not rate the attribute {name}."))
+            continue
+        rated[name] = min(max(float(number), RATING_MIN), RATING_MAX)
+        if rated[name] != number:
+            notes.append(Note("attribute-clipped", f"The rating of {name} was clipped to 1..5."))
+    return rated
 
 
 def _from_json(data: dict[str, Any], notes: list[Note]) -> tuple[float | None, Any, str | None]:
