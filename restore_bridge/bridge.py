@@ -88,8 +88,13 @@ class BridgeSettings:
     scale: int = 1
     """Enlargement, 1..4."""
 
-    color_fix: str = "none"
-    """How colour is held to the picture after the pre-pass: none, adain or wavelet."""
+    color_fix: str = "auto"
+    """How colour is held to the picture after the pre-pass: none, adain, wavelet, or auto. That is wavelet for one that
+    invents detail, as long as no change of tone is asked for; it would be undone."""
+
+    keep_loaded: bool = False
+    """Keep the assessor's model and the restorer's in memory together. Otherwise, where both are models of this
+    machine, each gives way to the other."""
 
     prompt: str | None = None
     """The user's own positive words; they come first and are never dropped."""
@@ -127,11 +132,13 @@ class BridgeSettings:
             raise OptionInvalid("strength must lie above 0, at most 1", self.strength, "1 is what the guidance asks")
         if not 1 <= self.scale <= 4:
             raise OptionInvalid("scale must lie in 1..4", self.scale, "1 keeps the size")
-        if self.color_fix not in COLOR_FIXES:
-            raise OptionInvalid(f"color_fix must be one of {', '.join(COLOR_FIXES)}", self.color_fix, "choose one")
+        if self.color_fix not in (*COLOR_FIXES, "auto"):
+            known = ", ".join((*COLOR_FIXES, "auto"))
+            raise OptionInvalid(f"color_fix must be one of {known}", self.color_fix, "choose one")
 
     def to_dict(self) -> dict[str, Any]:
-        settings = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        names = (name for name in self.__dataclass_fields__ if name != "keep_loaded")
+        settings = {name: getattr(self, name) for name in names}
         options = {name: value for name, value in self.restorer_options.items() if name not in _PLACE_OPTIONS}
         for name in ("seeds", "strengths"):
             settings[name] = None if settings[name] is None else list(settings[name])
@@ -375,6 +382,7 @@ class RestoreBridge:
         before = before or self._assess(picture)
         if before.rating is None:
             return self._untouched(picture, before, "the input could not be assessed", error=before.error)
+        self._give_way(to_restorer=True)
         try:
             source, prepass = self.prepass.clean(picture), describe_prepass(self.prepass)
         except Exception as error:
@@ -445,7 +453,9 @@ class RestoreBridge:
         """
         scene = _Scene(picture, source, before, (trial,))
         start = _Start(picture, source, self.settings.scale)
-        return self._try(Candidate(0, trial.seed, trial.strength), scene, start, before, guidance, prompts, asked)
+        candidate = Candidate(0, trial.seed, trial.strength)
+        candidate = self._redraw(candidate, scene, start, before, guidance, prompts, asked)
+        return self._rate(candidate, scene, asked)
 
     def _round(
         self, scene: _Scene, earlier: list[LoopRound], best: Candidate | None
@@ -458,13 +468,17 @@ class RestoreBridge:
         guidance = self._split(assessment)
         prompts = self._compose(guidance)
         asked = tuple(place for one in [*(one.guidance for one in earlier), guidance] for place in asked_places(one))
-        tried: list[Candidate] = []
+        drawn: list[Candidate] = []
+        self._give_way(to_restorer=True)
         for trial in scene.trials:
-            number = sum(len(one.candidates) for one in earlier) + len(tried)
+            number = sum(len(one.candidates) for one in earlier) + len(drawn)
             candidate = Candidate(number, trial.seed, trial.strength, round_index=len(earlier))
-            tried.append(self._try(candidate, scene, start, assessment, guidance, prompts, asked))
-            if tried[-1].reason == _UNCHANGED:
+            drawn.append(self._redraw(candidate, scene, start, assessment, guidance, prompts, asked))
+            if drawn[-1].reason == _UNCHANGED:
                 break  # nothing was asked for; another strength of nothing is nothing
+        # All of them are drawn before any is rated, so that two models that share a device change places once.
+        self._give_way(to_restorer=False)
+        tried = [self._rate(candidate, scene, asked) for candidate in drawn]
         settings = self.settings
         judged, better = choose(
             assessment,
@@ -481,7 +495,7 @@ class RestoreBridge:
         done = LoopRound(len(earlier), best.index if best else None, guidance, prompts, judged, chosen, reason)
         return done, better
 
-    def _try(
+    def _redraw(
         self,
         candidate: Candidate,
         scene: _Scene,
@@ -491,7 +505,7 @@ class RestoreBridge:
         prompts: Prompts,
         asked: tuple[BoxFraction, ...],
     ) -> Candidate:
-        """One restoration, assessed; a failure is a candidate with an error."""
+        """One restoration, not rated yet; a failure is a candidate with an error."""
         picture = scene.picture
         settings = RestoreSettings(
             seed=candidate.seed, strength=candidate.strength, scale=start.scale, limits=self.limits
@@ -499,26 +513,56 @@ class RestoreBridge:
         try:
             check_scale(self.restorer.capabilities, settings, start.source.size)
             outcome = self._restore(start.source, guidance, prompts, settings)
-            fixed = fix_color(outcome.picture.pixels, scene.source.pixels, self.settings.color_fix)
+            fix, notes = self._choose_color_fix(asked)
+            fixed = fix_color(outcome.picture.pixels, scene.source.pixels, fix)
             restored = picture.with_pixels(fixed)
             if restored.alpha is None:  # another size: only the restorer could bring it along
                 restored = replace(restored, alpha=outcome.picture.alpha)
-            candidate = replace(candidate, steps=outcome.steps, notes=outcome.notes)
-            if restored.size == start.picture.size and (restored.pixels == start.picture.pixels).all():
-                return replace(candidate, assessment=assessment, consistency=1.0, change=0.0, reason=_UNCHANGED)
+        except Exception as error:
+            return self._failed(candidate, error)
+        candidate = replace(candidate, steps=outcome.steps, notes=outcome.notes)
+        if restored.size == start.picture.size and (restored.pixels == start.picture.pixels).all():
+            return replace(candidate, assessment=assessment, consistency=1.0, change=0.0, reason=_UNCHANGED)
+        return replace(candidate, notes=(*candidate.notes, *notes), picture=restored)
+
+    def _rate(self, candidate: Candidate, scene: _Scene, asked: tuple[BoxFraction, ...]) -> Candidate:
+        """The candidate with its assessment and how far it left the input; as it is where there is nothing to rate."""
+        restored, picture = candidate.picture, scene.picture
+        if restored is None:
+            return candidate
+        try:
             after = self._assess(restored)
             agreement = consistency(restored.pixels, picture.pixels)
             change = unasked_change(restored.pixels, picture.pixels, asked)
         except Exception as error:
-            known = _as_known(error, f"restorer {self.restorer.capabilities.name!r}")
-            return replace(candidate, reason=f"it failed: {known}", error=known.to_dict())
+            return self._failed(replace(candidate, picture=None), error)
         return replace(
             candidate,
             assessment=after,
             consistency=round(agreement, 4),
             change=None if change is None else round(change, 2),
-            picture=restored,
         )
+
+    def _failed(self, candidate: Candidate, error: Exception) -> Candidate:
+        known = _as_known(error, f"restorer {self.restorer.capabilities.name!r}")
+        return replace(candidate, reason=f"it failed: {known}", error=known.to_dict())
+
+    def _choose_color_fix(self, asked: tuple[BoxFraction, ...]) -> tuple[str, tuple[Note, ...]]:
+        """How colour is held, with a note where that was chosen here."""
+        if self.settings.color_fix != "auto":
+            return self.settings.color_fix, ()
+        if not self.restorer.capabilities.generative or asked:
+            return "none", ()
+        held = "Colour was held to the picture (wavelet), as no change of tone was asked for."
+        return "wavelet", (Note("color-held", held),)
+
+    def _give_way(self, *, to_restorer: bool) -> None:
+        """Unload whoever does not work now, where assessor and restorer are both models in this machine's memory."""
+        if self.settings.keep_loaded or not getattr(self.assessor, "can_unload", False):
+            return
+        for idle in (self.assessor,) if to_restorer else (self.prepass, self.restorer):
+            if callable(unload := getattr(idle, "unload", None)):
+                unload()
 
     def _restore(self, source: Picture, guidance: Guidance, prompts: Prompts, settings: RestoreSettings) -> Restored:
         """Restore; when memory runs out, once more with tiles of half the side, and say so."""

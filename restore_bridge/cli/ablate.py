@@ -58,7 +58,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--allow-pickle", action="store_true", help="read weights of the pre-pass that are a pickle")
     parser.add_argument("--scale", type=int, default=1, help="enlargement, 1 to 4 (default: 1)")
     parser.add_argument(
-        "--color-fix", choices=("none", "adain", "wavelet"), default="none", help="hold the colour (default: none)"
+        "--color-fix", choices=("auto", "none", "adain", "wavelet"), default="auto", help="see `run` (default: auto)"
     )
     parser.add_argument(
         "--metric",

@@ -142,9 +142,15 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--negative", help="your own words on what to avoid; likewise")
     how.add_argument(
         "--color-fix",
-        choices=("none", "adain", "wavelet"),
-        default="none",
-        help="hold the colour to the picture after the pre-pass (default: none, as white balance may be what is asked)",
+        choices=("auto", "none", "adain", "wavelet"),
+        default="auto",
+        help="hold the colour to the picture after the pre-pass (default: auto, which is wavelet for restorers that"
+        " invent detail, unless a change of tone is asked for)",
+    )
+    how.add_argument(
+        "--keep-loaded",
+        action="store_true",
+        help="keep the models of assessor and restorer in memory together, where both are on this machine",
     )
     how.add_argument(
         "--min-gain", type=float, default=0.0, help="rating points a candidate must gain to be kept (default: 0)"
@@ -179,6 +185,7 @@ def _settings(arguments: argparse.Namespace) -> BridgeSettings:
         loop=arguments.loop,
         scale=arguments.scale,
         color_fix=arguments.color_fix,
+        keep_loaded=arguments.keep_loaded,
         prompt=arguments.prompt,
         negative=arguments.negative,
         min_gain=arguments.min_gain,

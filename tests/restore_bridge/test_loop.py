@@ -10,14 +10,16 @@ from restore_bridge.bridge import BridgeSettings, RestoreBridge, plan_trials
 from restore_bridge.cli import build_parser, main
 from restore_bridge.guidance import split_text
 from restore_bridge.report import write_report
-from restore_bridge.restorers import Capabilities, Restored
+from restore_bridge.restorers import Capabilities, Restored, RestoreSettings
 from restore_bridge.scoring import unasked_change
 from restore_bridge.selection import Candidate, asked_places, choose
 from tests.restore_bridge.test_bridge import Brighten, judge, reply
+from zoomiqa.assessors import ConversationalAssessor
+from zoomiqa.backends import Capabilities as BackendCapabilities
 from zoomiqa.errors import BackendFailed, RecordCorrupt
 from zoomiqa.imaging import open_picture, picture_from_array, save_picture
 from zoomiqa.imaging.distortions import distort
-from zoomiqa.types import Assessment
+from zoomiqa.types import Assessment, Reply
 
 DARK = "Severe underexposure across the whole frame."
 
@@ -276,3 +278,73 @@ def test_lists_that_are_no_numbers_are_refused(tmp_path, capsys):
         assert "no list of" in capsys.readouterr().err
     assert main(["run", "x.png", "--out", str(tmp_path), "--strengths", "nan"]) == 2
     assert "ZIQ-501" in capsys.readouterr().err
+
+
+class Painter:
+    """A restorer that invents detail: it tints the whole picture and adds a little grain by its seed."""
+
+    capabilities = Capabilities("painter", "A test double.", text_guided=True, tiled=False, generative=True)
+
+    def __init__(self, log):
+        self.log = log
+
+    def restore(self, picture, guidance, *, prompts=None, settings=None):
+        self.log.append("restore")
+        tinted = picture.pixels + np.array([30, 0, -30])
+        grain = np.random.default_rng((settings or RestoreSettings()).seed).integers(-3, 4, tinted.shape)
+        return Restored(picture.with_pixels(np.clip(tinted + grain, 0, 255).astype(np.uint8)))
+
+    def unload(self):
+        self.log.append("restorer gives way")
+
+
+class Model:
+    """A backend that lies in memory."""
+
+    capabilities = BackendCapabilities("model", "1", "A test double.")
+
+    def __init__(self, log, issues="noise in the sky"):
+        self.log, self.issues = log, issues
+
+    def generate(self, requests):
+        self.log.append("assess")
+        answer = '<answer>{"bbox_2d": [0, 0, 0, 0], "rating": 3.00, "tool": "final"}</answer>'
+        text = f"<think>Directions for Improvement: Clean sky.\nIssues to Avoid: {self.issues}.</think>{answer}"
+        return [Reply(text) for _ in requests]
+
+    def unload(self):
+        self.log.append("assessor gives way")
+
+
+@pytest.fixture
+def middle_grey():
+    return picture_from_array(np.random.default_rng(1).integers(90, 160, (48, 64, 3), np.uint8))
+
+
+def test_two_models_of_one_machine_change_places_once_a_round(middle_grey):
+    log = []
+    settings = BridgeSettings(seeds=(1, 2))
+    RestoreBridge(ConversationalAssessor(Model(log)), settings, restorer=Painter(log)).run(middle_grey)
+    assert log[:3] == ["assess", "assessor gives way", "assessor gives way"], "before the pre-pass, and the restorer"
+    assert log[3:] == ["restore", "restore", "restorer gives way", "assess", "assess"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_models_stay_where_that_is_wanted_or_nothing_competes(middle_grey, kept):
+    log = []
+    backend = Model(log)
+    if not kept:
+        backend.unload = None  # the embedded assessor holds no model
+    settings = BridgeSettings(seeds=(1,), keep_loaded=kept)
+    RestoreBridge(ConversationalAssessor(backend), settings, restorer=Painter(log)).run(middle_grey)
+    assert log == ["assess", "restore", "assess"]
+
+
+@pytest.mark.parametrize(("issues", "held"), [("noise in the sky", True), ("underexposed, dark sky", False)])
+def test_colour_is_held_unless_a_change_of_tone_is_asked_for(middle_grey, issues, held):
+    settings = BridgeSettings(seeds=(1,))
+    bridge = RestoreBridge(ConversationalAssessor(Model([], issues)), settings, restorer=Painter([]))
+    candidate = bridge.run(middle_grey).rounds[0].candidates[0]
+    shift = candidate.picture.pixels.mean((0, 1)) - middle_grey.pixels.mean((0, 1))
+    assert (abs(shift) < 2).all() == held
+    assert ("color-held" in {note.code for note in candidate.notes}) == held

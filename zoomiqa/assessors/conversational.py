@@ -106,6 +106,16 @@ class ConversationalAssessor(Assessor):
     def parallel(self) -> bool:
         return self.backend.capabilities.parallel
 
+    @property
+    def can_unload(self) -> bool:
+        """Whether a model lies in memory here that could be given up for a while."""
+        return callable(getattr(self.backend, "unload", None))
+
+    def unload(self) -> None:
+        """Give the model's memory back, where there is one; the next picture loads it again."""
+        if self.can_unload:
+            self.backend.unload()  # type: ignore[attr-defined]
+
     def assess(self, pictures: Iterable[Picture | Task | Assessment]) -> Iterator[Assessment]:
         # What a result still needs of its picture; the pixels are not kept while results wait for their turn.
         owners: deque[tuple[ImageInfo, tuple[Note, ...]] | None] = deque()

@@ -224,7 +224,6 @@ class DiffusionRestorer(ABC):
 
     def unload(self) -> None:
         """Give the memory back; the next picture loads the weights again."""
-        self._unusable = None
         if self._kept is None:
             return
         self._kept = None
