@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from skimage import data
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from zoomiqa.errors import ImageValuesInvalid, OptionInvalid
-from zoomiqa.imaging.distortions import DISTORTIONS, HUES, SEVERITIES, distort, soft_mask
+from zoomiqa.imaging.distortions import DISTORTIONS, HUES, SEVERITIES, box_of_mask, distort, soft_mask
+from zoomiqa.imaging.signals import measure
 from zoomiqa.vocabulary import Flaw
 
 COFFEE = np.ascontiguousarray(data.coffee()[:200, :300])
@@ -121,3 +124,93 @@ def test_wrong_arrays_are_refused():
     for bad in (COFFEE.astype(np.float32), COFFEE[..., 0], np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(ImageValuesInvalid):
             distort(bad, "jpeg", 1)
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_a_mask_of_any_shape_holds_the_distortion(name):
+    rows, columns = np.mgrid[:200, :300]
+    distance = np.hypot((columns - 150) / 90, (rows - 90) / 50)
+    mask = np.clip((1.2 - distance) / 0.4, 0, 1).astype(np.float32)
+    result = distort(COFFEE, name, 4, seed=2, mask=mask)
+    everywhere = distort(COFFEE, name, 4, seed=2).pixels
+    assert np.array_equal(result.pixels[mask == 0], COFFEE[mask == 0])
+    assert np.array_equal(result.pixels[mask == 1], everywhere[mask == 1])
+    assert result.box_fraction == box_of_mask(mask)
+    assert result.box_fraction == pytest.approx((60 / 300, 40 / 200, 241 / 300, 141 / 200), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        np.zeros((200, 300), np.float32),
+        np.full((200, 300), 0.4, np.float32),
+        np.full((200, 300), 1.5, np.float32),
+        np.full((200, 300), np.nan, np.float32),
+        np.ones((200, 300)),
+        np.ones((300, 200), np.float32),
+    ],
+)
+def test_wrong_masks_are_refused(mask):
+    with pytest.raises(OptionInvalid):
+        distort(COFFEE, "jpeg", 3, mask=mask)
+
+
+def test_a_place_is_given_once():
+    with pytest.raises(OptionInvalid):
+        distort(COFFEE, "jpeg", 3, box_fraction=(0, 0, 1, 1), mask=np.ones((200, 300), np.float32))
+
+
+SHARP = np.ascontiguousarray(data.astronaut()[:384])
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_fidelity_falls_with_severity(name):
+    """PSNR at every step; SSIM from end to end, as it hardly sees smooth changes of tone and colour."""
+    changed = [distort(SHARP, name, severity, seed=6).pixels for severity in SEVERITIES]
+    psnr = [peak_signal_noise_ratio(SHARP, pixels) for pixels in changed]
+    ssim = [structural_similarity(SHARP, pixels, channel_axis=2) for pixels in changed]
+    assert psnr == sorted(psnr, reverse=True), psnr
+    assert ssim[0] > ssim[2] > ssim[4], ssim
+
+
+SIGNAL_OF = {
+    "gaussian_blur": ("resolution", -1),
+    "motion_blur": ("motion_sigma", 1),
+    "gaussian_noise": ("noise_sigma", 1),
+    "camera_noise": ("noise_sigma", 1),
+    "jpeg": ("blocking", 1),
+    "ringing": ("resolution", -1),
+    "banding": ("banding", 1),
+    "low_light": ("luma_p50", -1),
+    "overexposure": ("highlights_clipped", 1),
+    "low_contrast": ("contrast_rms", -1),
+    "haze": ("haze", 1),
+    "color_cast": ("cast", 1),
+    "desaturation": ("saturation", -1),
+    "oversaturation": ("saturation", 1),
+    "low_resolution": ("resolution", -1),
+    "oversharpen": ("oversharp_share", 1),
+}
+"""Each distortion's own signal, and which way it goes."""
+
+
+@pytest.mark.parametrize("name", DISTORTIONS)
+def test_its_own_signal_follows_the_severity(name):
+    signal, sign = SIGNAL_OF[name]
+    part = np.ascontiguousarray(SHARP[:288, 128:448])
+    values = [measure(distort(part, name, severity, seed=6).pixels).value(signal) for severity in (1, 3, 5)]
+    assert sign * (values[1] - values[0]) > 0, values
+    assert sign * (values[2] - values[1]) > 0, values
+
+
+def test_operations_agree_with_other_implementations():
+    values = SHARP.astype(float)
+    blurred = np.stack([ndimage.gaussian_filter(values[..., c], 2.5, mode="reflect") for c in range(3)], axis=2)
+    assert np.abs(distort(SHARP, "gaussian_blur", 3).pixels - blurred).max() <= 1.5
+    grey = np.full((256, 256, 3), 128, np.uint8)
+    assert distort(grey, "gaussian_noise", 3).pixels.std() == pytest.approx(17, rel=0.02)
+    luma = np.array([0.299, 0.587, 0.114])
+    faded = distort(SHARP, "desaturation", 2).pixels @ luma
+    assert np.abs(faded - values @ luma).max() <= 1, "luma stays"
+    flat = distort(SHARP, "low_contrast", 3).pixels
+    assert (flat @ luma).std() == pytest.approx(0.4 * (values @ luma).std(), rel=0.02)

@@ -66,7 +66,7 @@ class Distorted:
     """HxWx3 uint8 RGB."""
 
     mask: FloatArray
-    """HxW in 0..1: the weight of the distortion at each pixel; all ones without a box."""
+    """HxW in 0..1: the weight of the distortion at each pixel; all ones without a box or a mask."""
 
     name: str
     flaw: Flaw
@@ -76,6 +76,7 @@ class Distorted:
     """The hue of a cast or the angle of a motion in words; else empty."""
 
     box_fraction: BoxFraction
+    """Where it is: the box asked for, or the one around all pixels that the mask gives half the weight or more."""
 
 
 def _linear(values: NDArray[np.floating] | PixelArray) -> FloatArray:
@@ -262,8 +263,29 @@ def soft_mask(shape: tuple[int, int], box_fraction: BoxFraction) -> FloatArray:
     return np.outer(ramp(height, y1, y2), ramp(width, x1, x2)).astype(np.float32)
 
 
+def box_of_mask(mask: FloatArray) -> BoxFraction:
+    """The box around the pixels of `mask` (height, width) with a weight of a half or more, as fractions.
+
+    Raises:
+        OptionInvalid: there is none.
+    """
+    height, width = mask.shape
+    inside = mask >= 0.5
+    rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+    if not rows.size:
+        raise OptionInvalid("a mask needs pixels with a weight of at least 0.5", float(mask.max()), "make it stronger")
+    x1, x2 = float(columns[0]) / width, float(columns[-1] + 1) / width
+    return (x1, float(rows[0]) / height, x2, float(rows[-1] + 1) / height)
+
+
 def distort(
-    rgb: PixelArray, name: str, severity: int, seed: int = 0, box_fraction: BoxFraction | None = None
+    rgb: PixelArray,
+    name: str,
+    severity: int,
+    seed: int = 0,
+    box_fraction: BoxFraction | None = None,
+    *,
+    mask: FloatArray | None = None,
 ) -> Distorted:
     """Apply one known distortion.
 
@@ -273,9 +295,11 @@ def distort(
         severity: 1 (about just noticeable) to 5 (strong).
         seed: Fixes the noise, the angle of a motion and the hue of a cast.
         box_fraction: Where to apply it, as fractions (x1, y1, x2, y2); the border is feathered. `None` is everywhere.
+        mask: Where to apply it instead, of any shape: HxW in 0..1, the share of the distorted pixel in the result.
 
     Raises:
-        OptionInvalid: an unknown name, a severity outside 1..5, or a box out of order or outside 0..1.
+        OptionInvalid: an unknown name, a severity outside 1..5, a box out of order or outside 0..1, or a mask of
+            another size, outside 0..1, nowhere at a half, or beside a box.
         ImageValuesInvalid: not a non-empty HxWx3 uint8 array.
     """
     if name not in DISTORTIONS:
@@ -284,13 +308,27 @@ def distort(
         raise OptionInvalid("a severity is a whole number from 1 to 5", severity, "choose one of them")
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
         raise ImageValuesInvalid("pixels must be uint8 of shape (height, width, 3)", rgb.shape, "convert it first")
+    if mask is not None:
+        box_fraction = _checked_box(mask, rgb.shape[:2], box_fraction)
     box = (0.0, 0.0, 1.0, 1.0) if box_fraction is None else box_fraction
     if not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
         raise OptionInvalid("a box needs 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1", box, "order its corners")
     entry = DISTORTIONS[name]
     parameter = float(entry.parameters[severity - 1])
     changed, detail = entry.operation(np.ascontiguousarray(rgb), parameter, np.random.default_rng(seed))
-    mask = soft_mask((rgb.shape[0], rgb.shape[1]), box)
+    if mask is None:
+        mask = soft_mask((rgb.shape[0], rgb.shape[1]), box)
     blended = rgb + (changed - rgb) * mask[..., None]
     pixels = np.clip(np.round(blended), 0, 255).astype(np.uint8)
     return Distorted(pixels, mask, name, entry.flaw, severity, parameter, detail, box)
+
+
+def _checked_box(mask: FloatArray, shape: tuple[int, ...], box_fraction: BoxFraction | None) -> BoxFraction:
+    if box_fraction is not None:
+        raise OptionInvalid("a distortion is placed by a box or by a mask", box_fraction, "leave one of them out")
+    if mask.shape != shape or mask.dtype != np.float32:
+        given = (mask.dtype, mask.shape)
+        raise OptionInvalid("a mask must be float32 of the picture's size", given, f"make it {shape}")
+    if not (np.isfinite(mask).all() and mask.min() >= 0 and mask.max() <= 1):
+        raise OptionInvalid("a mask holds weights of 0..1", (float(mask.min()), float(mask.max())), "scale it")
+    return box_of_mask(mask)
