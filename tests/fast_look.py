@@ -16,7 +16,8 @@ DEADLY = (13, 13)
 
 class FastBackend:
     def __init__(self, *, pids, seconds=0.001):
-        self._seconds = seconds
+        # The environment can slow a run down without changing what its records are made with.
+        self._seconds = float(os.environ.get("FAST_LOOK_SECONDS", seconds))
         self.capabilities = Capabilities("fast", "1", "Rates by brightness.", batch_size=4, parallel=True)
         Path(pids, str(os.getpid())).touch()
 

@@ -128,8 +128,9 @@ def test_2000_pictures_with_a_worker_killed_give_the_same_file(tmp_path, environ
 def test_an_interrupted_run_stops_its_cluster_and_goes_on_anywhere(tmp_path, environment, pids):
     folder = save_pictures(tmp_path / "pictures", 300)
     one, many = tmp_path / "one.jsonl", tmp_path / "many.jsonl"
-    subprocess.run(command(folder, one, pids, "--jobs", "1", seconds=0.02), env=environment, check=True)
-    with started(command(folder, many, pids, "--engine", "ray", "--workers", "2", seconds=0.02), environment) as run:
+    subprocess.run(command(folder, one, pids, "--jobs", "1"), env=environment, check=True)
+    slow = {**environment, "FAST_LOOK_SECONDS": "0.2"}  # half a minute in all: far from done when it is interrupted
+    with started(command(folder, many, pids, "--engine", "ray", "--workers", "2"), slow) as run:
         wait_for(lambda: lines_of(many) >= 30 or run.poll() is not None)
         os.killpg(run.pid, signal.SIGINT)  # as a terminal does, to the whole group
         output, words = run.communicate(timeout=120)
@@ -138,7 +139,7 @@ def test_an_interrupted_run_stops_its_cluster_and_goes_on_anywhere(tmp_path, env
     assert "Traceback" not in words
     assert 30 <= lines_of(many) < 300
     wait_for(lambda: not workers_in(pids, run.pid), 30)
-    subprocess.run(command(folder, many, pids, "--resume", "--jobs", "1", seconds=0.02), env=environment, check=True)
+    subprocess.run(command(folder, many, pids, "--resume", "--jobs", "1"), env=environment, check=True)
     assert many.read_bytes() == one.read_bytes()
 
 
