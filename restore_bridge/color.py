@@ -7,14 +7,11 @@ made common). Either keeps each channel's mean within 1/255 of the reference's, 
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
 from zoomiqa.errors import OptionInvalid
 
-ColorFix = Literal["none", "adain", "wavelet"]
 COLOR_FIXES: tuple[str, ...] = ("none", "adain", "wavelet")
 
 LEVELS = 5

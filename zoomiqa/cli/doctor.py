@@ -75,11 +75,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 def _device() -> Choice:
     if importlib.util.find_spec("torch") is None:
         return Choice("cpu", "torch is not installed; the embedded assessor and restorer need none")
-    import torch
+    from zoomiqa.devices import choose_device
 
-    if torch.cuda.is_available():
-        return Choice("cuda", f"torch {torch.__version__} sees {torch.cuda.get_device_name(0)}")
-    return Choice("cpu", f"torch {torch.__version__} sees no CUDA device")
+    return choose_device()
 
 
 def doctor(arguments: argparse.Namespace) -> int:
