@@ -6,6 +6,7 @@ pixels wide, so sizes, windows and padding are those of the real ones.
 
 import json
 import warnings
+from functools import cache
 
 WORDS = (
     "a real photograph fine true to life detail clean edges natural skin and fabric texture balanced light drawing"
@@ -17,6 +18,7 @@ WIDTH = 32
 SEED = 5
 
 
+@cache  # of merges that occur equally often, the trainer takes whichever its hash map names first
 def _bpe(end):
     """(vocabulary, merges) of a byte-level BPE over `WORDS`, with marks as CLIP has them."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -354,6 +356,18 @@ def flux_upscaler(folder):
     return folder
 
 
+def _supir(folder):
+    from tests import tiny_supir
+
+    return tiny_supir.supir(folder)
+
+
+def _dreamclear(folder):
+    from tests import tiny_dreamclear
+
+    return tiny_dreamclear.pipeline(folder)
+
+
 BUILDERS = {
     "sdxl-tile": sdxl_tile,
     "sdxl-union": sdxl_union,
@@ -361,5 +375,7 @@ BUILDERS = {
     "sd-upscale": sd_upscale,
     "qwen-edit": qwen_edit,
     "flux-upscaler": flux_upscaler,
+    "dreamclear": _dreamclear,
+    "supir": _supir,
 }
 """Makers of a folder by the restorer that takes it."""

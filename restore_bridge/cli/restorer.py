@@ -23,7 +23,10 @@ def add_restorer_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--preset", help="of a diffusion restorer: quality or fidelity (default: quality)")
     group.add_argument(
-        "--weights", metavar="FOLDER|HUB_ID", help="of a diffusion restorer: a saved pipeline, or owner/name[@commit]"
+        "--weights",
+        metavar="FOLDER|FILE|HUB_ID",
+        help="of a diffusion restorer: a saved pipeline, owner/name[@commit], or a released checkpoint (supir,"
+        " dreamclear)",
     )
     group.add_argument("--steps", type=int, metavar="N", help="of the whole schedule (default: the preset's)")
     group.add_argument("--device", help="cuda, cuda:1, mps or cpu (default: chosen, with the reason)")

@@ -13,6 +13,7 @@ REGISTRY: Registry[Restorer] = Registry(
     {
         "identity": "restore_bridge.restorers.identity:IdentityRestorer",
         "classical": "restore_bridge.restorers.classical:ClassicalRestorer",
+        "compact": "restore_bridge.restorers.compact:CompactRestorer",
         "realesrgan": "restore_bridge.restorers.realesrgan:RealESRGANRestorer",
         "sdxl-tile": "restore_bridge.restorers.diffusion.sdxl_tile:SDXLTileRestorer",
         "sdxl-union": "restore_bridge.restorers.diffusion.sdxl_union:SDXLUnionRestorer",
@@ -20,6 +21,8 @@ REGISTRY: Registry[Restorer] = Registry(
         "sd-upscale": "restore_bridge.restorers.diffusion.sd_upscale:SDUpscaleRestorer",
         "qwen-edit": "restore_bridge.restorers.diffusion.qwen_edit:QwenEditRestorer",
         "flux-upscaler": "restore_bridge.restorers.diffusion.flux_upscaler:FluxUpscalerRestorer",
+        "supir": "restore_bridge.restorers.diffusion.supir.restorer:SUPIRRestorer",
+        "dreamclear": "restore_bridge.restorers.diffusion.dreamclear.restorer:DreamClearRestorer",
     },
 )
 

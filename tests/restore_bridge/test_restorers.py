@@ -14,8 +14,8 @@ from zoomiqa.errors import BackendUnknown, ExtraMissing, OptionInvalid
 from zoomiqa.imaging.picture import picture_from_array
 
 GUIDANCE = split_text("Clean.", "Severe noise. Slight blur. Moderate banding in the upper left. Strong yellow cast.")
-DIFFUSION = ["sdxl-tile", "sdxl-union", "pixart", "sd-upscale", "qwen-edit", "flux-upscaler"]
-BUILT_IN = ["identity", "classical", "realesrgan", *DIFFUSION]
+DIFFUSION = ["sdxl-tile", "sdxl-union", "pixart", "sd-upscale", "qwen-edit", "flux-upscaler", "supir", "dreamclear"]
+BUILT_IN = ["identity", "classical", "compact", "realesrgan", *DIFFUSION]
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def restorer(request):
     pytest.importorskip("diffusers", reason="diffusers is not installed (extra diffusion)")
     request.getfixturevalue("small_qwen")
     weights = request.getfixturevalue("tiny")(request.param)
-    consent = {"accept_licence": True} if request.param == "flux-upscaler" else {}
+    consent = {"accept_licence": True} if request.param in ("flux-upscaler", "supir") else {}
     return load_restorer(request.param, weights=weights, steps=3, min_side=64, **consent)
 
 

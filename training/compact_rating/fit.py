@@ -32,6 +32,7 @@ from zoomiqa.assessors.compact.fisher import Codebook
 from zoomiqa.assessors.compact.rating import FORMAT_VERSION, RatingModel, spread_inputs
 from zoomiqa.imaging import open_picture
 
+from ..compact.rating.corpus import folds_of  # noqa: TID252 - in a wheel it is zoomiqa.training
 from . import degrade
 
 HAND = look.HANDMADE_COUNT
@@ -312,15 +313,6 @@ def fit_spread(inputs: np.ndarray, error: np.ndarray) -> np.ndarray:
 # --- measuring --------------------------------------------------------------------------------------------------
 
 
-def folds_of(subset: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Fold numbers, stratified by subset."""
-    rng, fold = np.random.default_rng(seed), np.empty(len(subset), int)
-    for name in np.unique(subset):
-        index = rng.permutation(np.flatnonzero(subset == name))
-        fold[index] = np.arange(len(index)) % count
-    return fold
-
-
 def correlation(rating: np.ndarray, score: np.ndarray) -> dict[str, float]:
     """Spearman and Pearson correlation, to four places."""
     return {
@@ -346,7 +338,7 @@ def cross_validate(table: Table, seeds: Iterable[int], count: int = 5) -> tuple[
     sums: dict[str, np.ndarray] = {}
     runs = []
     for seed in seeds:
-        fold = folds_of(clean.subset, count, seed)
+        fold = folds_of(list(clean.subset), seed, count)
         got: dict[str, np.ndarray] = {}
         for f in range(count):
             held = np.flatnonzero(fold == f)

@@ -349,8 +349,8 @@ class DiffusionRestorer(ABC):
         return with_suffix(positive, quality), with_suffix(negative, avoid)
 
 
-class LatentRestorer(DiffusionRestorer):
-    """A model whose networks are called window by window, in a loop of our own (`sampling.denoise`)."""
+class WindowedRestorer(DiffusionRestorer):
+    """A model that redraws a latent window by window, each under its own words."""
 
     @abstractmethod
     def count(self, pipe: Any) -> Count:
@@ -359,26 +359,6 @@ class LatentRestorer(DiffusionRestorer):
     @abstractmethod
     def encode_text(self, loaded: Loaded, text: WindowText) -> tuple[Any, Sent, Sent]:
         """(embedding, what was sent of the positive side, and of the negative side)."""
-
-    def prepare(self, loaded: Loaded, image: Tensor, plan: WorkPlan, generator: Any) -> Any:  # noqa: ARG002
-        """What every window's prediction needs of the picture; `image` is (1, 3, h, w) in -1..1, 32-bit."""
-        return None
-
-    @abstractmethod
-    def predict(self, loaded: Loaded, part: Tensor, box: Box, text: Any, scene: Any, step: Step) -> Tensor:
-        """Noise of a window.
-
-        Args:
-            loaded: The networks.
-            part: Latent of the window (1, c, h, w), scaled as the model wants it.
-            box: Its place, in latent pixels.
-            text: What `encode_text` gave.
-            scene: What `prepare` gave.
-            step: Where in the schedule.
-
-        Returns:
-            (2, c, h, w), the negative side first.
-        """
 
     def _redraw(
         self,
@@ -398,47 +378,38 @@ class LatentRestorer(DiffusionRestorer):
         texts = {text: self.encode_text(loaded, text) for text in dict.fromkeys(window.text for window in windows)}
         generator = torch.Generator("cpu").manual_seed(settings.seed)
         image = torch.from_numpy(start.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
-        image = image.to(loaded.device)
-        first = self.encode_picture(pipe, image)
-        if tuple(first.shape[:1:-1]) != plan.latent_size:
-            raise WeightsUnsuitable(
-                f"this VAE makes latents of {first.shape[-1]} x {first.shape[-2]},"
-                f" {self.capabilities.name!r} needs {plan.latent_size[0]} x {plan.latent_size[1]}",
-                self.source.text,
-                f"use a pipeline like {self.default_weights}",
-            )
-        scene = self.prepare(loaded, image, plan, generator)
-
-        def predict(part: Tensor, number: int, step: Step) -> Tensor:
-            window = windows[number]
-            return self.predict(loaded, part, window.box, texts[window.text][0], scene, step)
-
-        latent = denoise(
-            schedule_for(pipe.scheduler, max(box.area for box in plan.boxes) // 4),
-            first.to(torch_type(loaded)),
-            predict,
-            plan.boxes,
-            blend_weights(plan.boxes, plan.latent_size),
-            plan.sampling,
-            generator=generator,
-        )
-        result = self.decode_latent(pipe, latent)
+        embeddings = {text: found[0] for text, found in texts.items()}
+        result = self._work(loaded, image.to(loaded.device), plan, windows, embeddings, generator)
         check_finite(result, "the decoder")
         values = result[0].permute(1, 2, 0).float().add(1).mul(127.5).round().clamp(0, 255)
         pipe.maybe_free_model_hooks()
         return values.to(torch.uint8).cpu().numpy(), self._record(plan, windows, texts), _cut_notes(texts)
 
-    def encode_picture(self, pipe: Any, image: Tensor) -> Tensor:
-        """(1, 3, h, w) in -1..1 → its latent, the most likely one, in the denoiser's scale."""
-        latent = pipe.vae.encode(image.to(pipe.vae.dtype)).latent_dist.mode()
-        check_finite(latent, "the encoder")
-        shift, scale = _latent_scale(pipe)
-        return (latent - shift) * scale
+    @abstractmethod
+    def _work(
+        self,
+        loaded: Loaded,
+        image: Tensor,
+        plan: WorkPlan,
+        windows: tuple[Window, ...],
+        texts: Mapping[WindowText, Any],
+        generator: Any,
+    ) -> Tensor:
+        """The picture (1, 3, h, w) in -1..1, 32-bit → the same redrawn, about -1..1."""
 
-    def decode_latent(self, pipe: Any, latent: Tensor) -> Tensor:
-        """A latent → (1, 3, h, w), about -1..1."""
-        shift, scale = _latent_scale(pipe)
-        return pipe.vae.decode(latent.to(pipe.vae.dtype) / scale + shift, return_dict=False)[0]
+    def _check_latent(self, latent: Tensor, plan: WorkPlan) -> None:
+        """Refuse a VAE that makes latents of another size.
+
+        Raises:
+            WeightsUnsuitable: it does.
+        """
+        if tuple(latent.shape[:1:-1]) != plan.latent_size:
+            raise WeightsUnsuitable(
+                f"this VAE makes latents of {latent.shape[-1]} x {latent.shape[-2]},"
+                f" {self.capabilities.name!r} needs {plan.latent_size[0]} x {plan.latent_size[1]}",
+                self.source.text,
+                f"use a pipeline like {self.default_weights}",
+            )
 
     def _record(
         self, plan: WorkPlan, windows: tuple[Window, ...], texts: Mapping[WindowText, tuple[Any, Sent, Sent]]
@@ -465,6 +436,71 @@ class LatentRestorer(DiffusionRestorer):
             "pull": sampling.pull,
             "sent": sent,
         }
+
+
+class LatentRestorer(WindowedRestorer):
+    """A model whose networks are called window by window, in a loop of our own (`sampling.denoise`)."""
+
+    def prepare(self, loaded: Loaded, image: Tensor, plan: WorkPlan, generator: Any) -> Any:  # noqa: ARG002
+        """What every window's prediction needs of the picture; `image` is (1, 3, h, w) in -1..1, 32-bit."""
+        return None
+
+    @abstractmethod
+    def predict(self, loaded: Loaded, part: Tensor, box: Box, text: Any, scene: Any, step: Step) -> Tensor:
+        """Noise of a window.
+
+        Args:
+            loaded: The networks.
+            part: Latent of the window (1, c, h, w), scaled as the model wants it.
+            box: Its place, in latent pixels.
+            text: What `encode_text` gave.
+            scene: What `prepare` gave.
+            step: Where in the schedule.
+
+        Returns:
+            (2, c, h, w), the negative side first.
+        """
+
+    def _work(
+        self,
+        loaded: Loaded,
+        image: Tensor,
+        plan: WorkPlan,
+        windows: tuple[Window, ...],
+        texts: Mapping[WindowText, Any],
+        generator: Any,
+    ) -> Tensor:
+        pipe = loaded.pipe
+        first = self.encode_picture(pipe, image)
+        self._check_latent(first, plan)
+        scene = self.prepare(loaded, image, plan, generator)
+
+        def predict(part: Tensor, number: int, step: Step) -> Tensor:
+            window = windows[number]
+            return self.predict(loaded, part, window.box, texts[window.text], scene, step)
+
+        latent = denoise(
+            schedule_for(pipe.scheduler, max(box.area for box in plan.boxes) // 4),
+            first.to(torch_type(loaded)),
+            predict,
+            plan.boxes,
+            blend_weights(plan.boxes, plan.latent_size),
+            plan.sampling,
+            generator=generator,
+        )
+        return self.decode_latent(pipe, latent)
+
+    def encode_picture(self, pipe: Any, image: Tensor) -> Tensor:
+        """(1, 3, h, w) in -1..1 → its latent, the most likely one, in the denoiser's scale."""
+        latent = pipe.vae.encode(image.to(pipe.vae.dtype)).latent_dist.mode()
+        check_finite(latent, "the encoder")
+        shift, scale = _latent_scale(pipe)
+        return (latent - shift) * scale
+
+    def decode_latent(self, pipe: Any, latent: Tensor) -> Tensor:
+        """A latent → (1, 3, h, w), about -1..1."""
+        shift, scale = _latent_scale(pipe)
+        return pipe.vae.decode(latent.to(pipe.vae.dtype) / scale + shift, return_dict=False)[0]
 
 
 def torch_type(loaded: Loaded) -> Any:

@@ -73,7 +73,9 @@ class Source:
 
     @property
     def is_pinned(self) -> bool:
-        """Whether the same weights come tomorrow: a local folder, or a commit by its hash."""
+        """Whether the same weights come tomorrow: a local folder or file, or a commit by its hash."""
+        if Path(self.text).expanduser().is_file():
+            return True
         revision = self.revision
         return self.folder is not None or (revision is not None and len(revision) == 40)
 

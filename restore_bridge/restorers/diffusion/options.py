@@ -102,7 +102,7 @@ class Options:
 
     def sampling(self, preset: Sampling, strength: float) -> Sampling:
         """`preset` with what was chosen otherwise, at `strength` (above 0 to 1) of the whole change."""
-        guidance = _ramp(preset.guidance, self.guidance_start, self.guidance)
+        guidance = ramp(preset.guidance, self.guidance_start, self.guidance)
         share = preset.denoise if self.denoise is None else self.denoise
         return Sampling(self.steps or preset.steps, share * strength, guidance, preset.control, preset.pull)
 
@@ -138,11 +138,11 @@ class ControlOptions(Options):
 
     def sampling(self, preset: Sampling, strength: float) -> Sampling:
         plain = Options.sampling(self, preset, strength)
-        control = _ramp(preset.control, self.control_start, self.control)
+        control = ramp(preset.control, self.control_start, self.control)
         pull = preset.pull if self.pull is None else self.pull
         return Sampling(plain.steps, plain.denoise, plain.guidance, control, pull)
 
 
-def _ramp(preset: Ramp, start: float | None, end: float | None) -> Ramp:
+def ramp(preset: Ramp, start: float | None, end: float | None) -> Ramp:
     """`preset` with another end or start; a start alone or an end alone moves only itself."""
     return Ramp(preset.start if start is None else start, preset.end if end is None else end)

@@ -6,6 +6,7 @@ SUPIR does, for every window. The VAE works in 32-bit numbers, as it overflows i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -55,6 +56,16 @@ class Scene:
     """(2, 6): original size, crop, target size."""
 
 
+def encode_words(
+    pipe: Any, wanted: Sequence[str], unwanted: Sequence[str], device: Any
+) -> tuple[ClipEmbedding, Sent, Sent]:
+    """Phrases of both sides by both encoders of a pipeline: the embedding, and what was sent of each side."""
+    count = counter(pipe.tokenizer, pipe.tokenizer_2)
+    positive, negative = chunk_phrases(wanted, count), chunk_phrases(unwanted, count)
+    encoders = ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2))
+    return encode_clip(positive, negative, encoders, layer=-2, device=device), positive, negative
+
+
 class SDXLControlRestorer(ControlledRestorer):
     """SDXL under a ControlNet."""
 
@@ -100,11 +111,8 @@ class SDXLControlRestorer(ControlledRestorer):
         return counter(pipe.tokenizer, pipe.tokenizer_2)
 
     def encode_text(self, loaded: Loaded, text: WindowText) -> tuple[ClipEmbedding, Sent, Sent]:
-        pipe, count = loaded.pipe, self.count(loaded.pipe)
         wanted, unwanted = self.with_suffixes(text.positive, text.negative)
-        positive, negative = chunk_phrases(wanted, count), chunk_phrases(unwanted, count)
-        encoders = ((pipe.tokenizer, pipe.text_encoder), (pipe.tokenizer_2, pipe.text_encoder_2))
-        return encode_clip(positive, negative, encoders, layer=-2, device=loaded.device), positive, negative
+        return encode_words(loaded.pipe, wanted, unwanted, loaded.device)
 
     def prepare(self, loaded: Loaded, image: Tensor, plan: WorkPlan, generator: Any) -> Scene:  # noqa: ARG002
         import torch

@@ -1,4 +1,4 @@
-"""The embedded assessor: signals, a fitted rating, and honest words about both. No download, CPU, seconds."""
+"""The embedded assessor: signals, a learned rating, and honest words about both. No download, CPU, seconds."""
 
 from zoomiqa.assessors.compact.backend import CompactBackend
 

@@ -1,42 +1,39 @@
-"""The embedded assessor: measured signals and a rating fitted on human scores, speaking as a model would.
+"""The embedded assessor: measured signals and a rating taught by human scores, speaking as a model would.
 
 It answers the requests of the one conversation, so that prompts, crops, records and reports need no second path. It
 must not know rounds beyond "the whole picture" and "a region": which one it is shown stands in the request.
 
-What it is, said plainly: no language model and no deep network (one tiny network estimates the colour of the light).
-It looks twice as the method does - first at a viewing copy, then at one region in full resolution - and writes down
-what its signals support.
+What it is, said plainly: no language model. It looks twice as the method does - first at a viewing copy, then at one
+region in full resolution - and writes down what its signals support. The rating comes from a regressor on features; or,
+given one, from a small network of `training/compact/rating`, whose map and uncertainty then say where to look closer
+and how far that may move the rating.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from zoomiqa.assessors.compact.diagnosis import diagnose
-from zoomiqa.assessors.compact.features import (
-    VIEW_SIDE,
-    RegionChoice,
-    choose_region,
-    crop_copy,
-    extract_features,
-    viewing_copy,
-)
-from zoomiqa.assessors.compact.rating import Rating, RatingModel
+from zoomiqa.assessors.compact.features import VIEW_SIDE, RegionChoice, viewing_copy
+from zoomiqa.assessors.compact.network import RatingNetwork
+from zoomiqa.assessors.compact.raters import Look, NetworkRater, Rater, SignalsRater
+from zoomiqa.assessors.compact.rating import Rating
 from zoomiqa.assessors.compact.wording import Verdict, closer_look, first_look
 from zoomiqa.backends.base import Capabilities
-from zoomiqa.errors import BackendFailed, ZoomIQAError
+from zoomiqa.errors import BackendFailed, OptionInvalid, ZoomIQAError
 from zoomiqa.imaging.picture import Picture, crop
 from zoomiqa.imaging.signals import Signals, measure
-from zoomiqa.types import Box, Finding, ImagePart, Reply, Request
+from zoomiqa.types import Box, Finding, ImagePart, Reply, Request, TextPart
 from zoomiqa.vocabulary import name_region
 
 
@@ -58,20 +55,24 @@ class _FirstLook:
     """What the whole picture showed; kept while the picture lives, as later looks build on it."""
 
     view_px: int
-    features: np.ndarray
     signals: Signals
     findings: tuple[Finding, ...]
-    rating: Rating
-    region: RegionChoice
+    look: Look
     is_complete: bool
     """Whether the viewing copy shows all there is."""
 
 
 class CompactBackend:
-    """Rates pictures by signals and a fitted regressor. Needs no download, no GPU and no settings.
+    """Measured signals for the words, a fitted regressor or a small network for the rating. No download, no GPU.
 
     Source: the behaviour is the Zoom-IQA paper's Sec. 3 (uncertainty, zoom, refinement); the signals' papers stand in
     `zoomiqa.imaging.signals`, the rating's in `zoomiqa.assessors.compact.rating`.
+
+    Args:
+        network: A rating network's file, made by `training/compact/rating`; the shipped regressor without it.
+
+    Raises:
+        OptionInvalid: the file is no such network.
     """
 
     capabilities = Capabilities(
@@ -86,16 +87,25 @@ class CompactBackend:
         parallel=True,
     )
 
-    def __init__(self) -> None:
+    def __init__(self, network: str | Path | None = None) -> None:
         self._looks: WeakKeyDictionary[Picture, _FirstLook] = WeakKeyDictionary()
+        self._rater: Rater = SignalsRater()
+        if network is not None:
+            try:
+                self._rater = NetworkRater(RatingNetwork(network))
+            except ValueError as error:
+                raise OptionInvalid(
+                    "the rating network cannot be used", str(error), "train one, or leave it out"
+                ) from error
+            mark = hashlib.sha256(Path(network).read_bytes()).hexdigest()[:8]
+            told = f"{self.capabilities.description} A network rates in the regressor's place."
+            self.capabilities = replace(
+                self.capabilities, version=f"{self.capabilities.version}+{mark}", description=told
+            )
 
     @cached_property
     def _linear_algebra(self) -> ThreadpoolController:
         return ThreadpoolController()
-
-    @cached_property
-    def _model(self) -> RatingModel:
-        return RatingModel.load()
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
         # The products here are small: threads of the linear algebra library only wait for each other (measured on two
@@ -115,7 +125,8 @@ class CompactBackend:
             if first is None:
                 first = self._looks[picture] = self._look_at_whole(picture)
             box = _region_shown(request)
-            return self._report_whole(first) if box is None else self._look_closer(picture, first, box)
+            asked = _asks_for_attributes(request)
+            return self._report_whole(first, asked) if box is None else self._look_closer(picture, first, box, asked)
         except ZoomIQAError as error:
             return Reply("", finish_reason="error", error=error.to_dict())
 
@@ -124,45 +135,49 @@ class CompactBackend:
         scale = max(view.shape[:2]) / max(picture.size)
         is_complete = scale * NOTHING_MORE >= 1
         signals = measure(view, scale=1.0 if is_complete else scale)
-        features = extract_features(view)
         return _FirstLook(
             view_px=max(view.shape[:2]),
-            features=features,
             signals=signals,
             findings=diagnose(signals, signals if is_complete else None, (0.0, 0.0, 1.0, 1.0)),
-            rating=self._model.first(features),
-            region=choose_region(view),
+            look=self._rater.first(view),
             is_complete=is_complete,
         )
 
-    def _report_whole(self, first: _FirstLook) -> Reply:
-        region = name_region(first.region.box_fraction)
-        zoom = None if first.is_complete else _why_zoom(first)
+    def _report_whole(self, first: _FirstLook, asks_for_attributes: bool) -> Reply:
+        rating, region = first.look.rating, first.look.region
+        name = name_region(region.box_fraction)
+        zoom = None if first.is_complete else _why_zoom(rating, region)
         rationale = first_look(
             first.findings,
-            Verdict(first.rating.value, first.rating.spread),
+            Verdict(rating.value, rating.spread),
             view_px=first.view_px,
-            detail_region=region,
+            detail_region=name,
             zoom=zoom,
         )
-        box = first.region.box_fraction if zoom else (0, 0, 0, 0)
-        return _reply(rationale, first.rating, first.findings, box, "crop" if zoom else "final")
+        box = region.box_fraction if zoom else (0, 0, 0, 0)
+        attributes = first.look.attributes if asks_for_attributes else {}
+        return _reply(rationale, rating, first.findings, box, "crop" if zoom else "final", attributes)
 
-    def _look_closer(self, picture: Picture, first: _FirstLook, box: Box) -> Reply:
+    def _look_closer(self, picture: Picture, first: _FirstLook, box: Box, asks_for_attributes: bool) -> Reply:
         box_fraction = box.to_fraction(picture.size)
         signals = measure(np.ascontiguousarray(crop(picture, box)), is_detail=True)
         findings = diagnose(first.signals, signals, box_fraction)
-        features = extract_features(crop_copy(picture.pixels, box_fraction))
-        rating = self._model.second(first.features, features, box_fraction)
+        rating, attributes = self._rater.second(first.look, picture.pixels, box_fraction)
         rationale = closer_look(
             first.findings,
             findings,
-            Verdict(first.rating.value, first.rating.spread),
+            Verdict(first.look.rating.value, first.look.rating.spread),
             Verdict(rating.value, rating.spread),
             crop_region=name_region(box_fraction),
             crop_size=(box.width, box.height),
         )
-        return _reply(rationale, rating, findings, (0, 0, 0, 0), "final")
+        return _reply(rationale, rating, findings, (0, 0, 0, 0), "final", attributes if asks_for_attributes else {})
+
+
+def _asks_for_attributes(request: Request) -> bool:
+    """Whether the newest message wants ratings of attributes in the answer."""
+    texts = (part.text for part in request.messages[-1].parts if isinstance(part, TextPart))
+    return any('"attributes"' in text for text in texts)
 
 
 def _region_shown(request: Request) -> Box | None:
@@ -171,24 +186,34 @@ def _region_shown(request: Request) -> Box | None:
     return parts[-1].box if parts else None
 
 
-def _why_zoom(first: _FirstLook) -> str:
-    reason = (
-        "No part holds clearly more fine detail than the centre, so the centre speaks for all."
-        if first.region.reason == "uniform_centre"
-        else "That region holds the most fine detail, where such flaws would show."
-    )
+_REASONS = {
+    "uniform_centre": "No part holds clearly more fine detail than the centre, so the centre speaks for all.",
+    "most_detail": "That region holds the most fine detail, where such flaws would show.",
+    "most_doubt": "That region looks worse than the rest, so it decides whether the rating holds.",
+}
+
+
+def _why_zoom(rating: Rating, region: RegionChoice) -> str:
     return (
         f"At {VIEW_SIDE} pixels, fine focus, noise and compression cannot be judged, which leaves the rating open by"
-        f" about {first.rating.spread:.2f}. {reason}"
+        f" about {rating.spread:.2f}. {_REASONS[region.reason]}"
     )
 
 
 def _reply(
-    rationale: str, rating: Rating, findings: tuple[Finding, ...], box_fraction: Sequence[float], tool: str
+    rationale: str,
+    rating: Rating,
+    findings: tuple[Finding, ...],
+    box_fraction: Sequence[float],
+    tool: str,
+    attributes: Mapping[str, float],
 ) -> Reply:
-    answer = json.dumps(
-        {"bbox_2d": [round(edge, 4) for edge in box_fraction], "rating": round(rating.value, 2), "tool": tool}
-    )
-    return Reply(
-        f"<think>\n{rationale}\n</think>\n<answer>{answer}</answer>", spread=round(rating.spread, 4), findings=findings
-    )
+    answer: dict[str, object] = {
+        "bbox_2d": [round(edge, 4) for edge in box_fraction],
+        "rating": round(rating.value, 2),
+        "tool": tool,
+    }
+    if attributes:
+        answer["attributes"] = {name: round(value, 2) for name, value in attributes.items()}
+    text = f"<think>\n{rationale}\n</think>\n<answer>{json.dumps(answer)}</answer>"
+    return Reply(text, spread=round(rating.spread, 4), findings=findings)

@@ -102,16 +102,19 @@ def crop_copy(rgb: np.ndarray, box_fraction: Sequence[float]) -> np.ndarray:
     return _reduced(np.ascontiguousarray(rgb[top:bottom, left:right]), CROP_SIDE)
 
 
-def choose_region(view: np.ndarray) -> RegionChoice:
+def choose_region(view: np.ndarray, doubt: np.ndarray | None = None) -> RegionChoice:
     """Pick the region of the viewing copy with the most fine structure, out of a 5 x 5 grid of positions.
 
     Shrinking hides blur, noise and compression where there is fine structure to lose; in flat parts the full
     resolution can add little.  The map is the log of the absolute Laplacian, averaged over each candidate, less a
-    penalty on the squared distance from the centre, where the subject mostly is.
+    penalty on the squared distance from the centre, where the subject mostly is.  ``doubt`` (any rows x columns over
+    the whole picture, in the same unit) is added to the map: where it is high, a closer look is worth more.
     """
     luma = cv2.cvtColor(_checked(view), cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     fine = cv2.log(np.abs(cv2.Laplacian(luma, cv2.CV_32F)) + 0.004)
     detail = cv2.resize(fine, (_GRID, _GRID), interpolation=cv2.INTER_AREA)
+    if doubt is not None:
+        detail = detail + cv2.resize(np.asarray(doubt, np.float32), (_GRID, _GRID), interpolation=cv2.INTER_LINEAR)
     side = math.sqrt(REGION_AREA)
     places = np.linspace(0.0, 1.0 - side, _POSITIONS)
     scores = np.empty((_POSITIONS, _POSITIONS))
@@ -128,16 +131,22 @@ def choose_region(view: np.ndarray) -> RegionChoice:
     return RegionChoice(box, reason, float(scores[row, col]), float(scores[row, col] - scores[middle, middle]))
 
 
+def enlarged(rgb: np.ndarray) -> np.ndarray:
+    """The picture, at least 64 px on either side: smaller ones are enlarged, and slivers beyond 8:1 squeezed."""
+    height, width = rgb.shape[:2]
+    if min(height, width) >= _SMALLEST:
+        return rgb
+    scale = _SMALLEST / min(height, width)
+    size = tuple(min(8 * _SMALLEST, max(_SMALLEST, round(side * scale))) for side in (width, height))
+    return cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
+
+
 def planes_of(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """RGB in 0..1, luma (BT.601, 0..1) and two opponent-colour planes (-1..1), all float32.
 
-    Pictures smaller than 64 px are enlarged, and slivers longer than 8:1 squeezed, so that every family is defined.
+    Small pictures are enlarged, so that every family is defined.
     """
-    height, width = rgb.shape[:2]
-    if min(height, width) < _SMALLEST:
-        scale = _SMALLEST / min(height, width)
-        size = tuple(min(8 * _SMALLEST, max(_SMALLEST, round(side * scale))) for side in (width, height))
-        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
+    rgb = enlarged(rgb)
     real = rgb.astype(np.float32) / 255
     red, green, blue = cv2.split(real)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue

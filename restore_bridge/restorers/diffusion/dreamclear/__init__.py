@@ -1,0 +1,1 @@
+"""DreamClear (Ai et al., NeurIPS 2024) on diffusers' parts."""

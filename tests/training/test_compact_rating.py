@@ -1,0 +1,207 @@
+"""The recipe of the rating network: its parts by themselves, and all of them in short form."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from skimage import data
+
+torch = pytest.importorskip("torch", reason="the recipe needs PyTorch")
+
+from PIL import Image  # noqa: E402
+
+from training.compact.rating import corpus, losses  # noqa: E402
+from training.compact.rating.backbone import EPSILON, Backbone, Convolution, load_backbone  # noqa: E402
+from training.compact.rating.command import main  # noqa: E402
+from training.compact.rating.network import ATTRIBUTES, CELL, LOCAL, RatingNetwork  # noqa: E402
+from zoomiqa import assess, create_assessor  # noqa: E402
+from zoomiqa.assessors.compact import network as runtime  # noqa: E402
+from zoomiqa.assessors.compact.features import viewing_copy  # noqa: E402
+from zoomiqa.imaging.distortions import DISTORTIONS  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def weights(backbone):
+    """Random weights under the names of the package's file, with a batch normalisation for each convolution."""
+    state, generator = {}, torch.Generator().manual_seed(0)
+
+    def add(layer, conv, norm):
+        shape = layer.conv.weight.shape
+        state[f"{conv}.weight"] = torch.randn(shape, generator=generator) / np.sqrt(np.prod(shape[1:]))
+        for name, low in (("weight", 0.8), ("bias", -0.1), ("running_mean", -0.1), ("running_var", 0.8)):
+            state[f"{norm}.{name}"] = low + 0.2 * torch.rand(shape[0], generator=generator)
+
+    add(backbone.stem, "_conv_stem", "_bn0")
+    for index, block in enumerate(block for stage in backbone.stages for block in stage):
+        prefix = f"_blocks.{index}."
+        if isinstance(block.expand, Convolution):
+            add(block.expand, prefix + "_expand_conv", prefix + "_bn0")
+        add(block.depthwise, prefix + "_depthwise_conv", prefix + "_bn1")
+        add(block.project, prefix + "_project_conv", prefix + "_bn2")
+    return state
+
+
+@pytest.fixture(scope="module")
+def backbone_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("backbone") / "weights.pth"
+    torch.save(weights(Backbone()), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Scored photos and clean photographs in the folders that the recipe reads."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    rows = []
+    (root / "Kodak24").mkdir()
+    for number in range(12):
+        photo = (data.astronaut, data.coffee, data.chelsea)[number % 3]()
+        y, x = rng.integers(0, photo.shape[0] - 280), rng.integers(0, photo.shape[1] - 280)
+        Image.fromarray(photo[y : y + 280, x : x + 280]).save(root / f"{number}.png")
+        rows.append(
+            {"id": str(number), "image": f"{number}.png", "gt_score": 1 + number / 3, "subset": f"s{number % 2}"}
+        )
+    for number in range(2):
+        Image.fromarray(data.astronaut()[: 400 + number]).save(root / "Kodak24" / f"kodim{number}.png")
+    (root / "annotations.json").write_text(json.dumps(rows))
+    return root
+
+
+def test_batch_normalisation_is_folded_in(backbone_file):
+    state = torch.load(backbone_file, weights_only=True)
+    stem = load_backbone(backbone_file).stem
+    pixels = torch.rand(1, 3, 32, 64)
+    plain = torch.nn.functional.conv2d(
+        torch.nn.functional.pad(pixels, (0, 1, 0, 1)), state["_conv_stem.weight"], None, 2
+    )
+    names = ("running_mean", "running_var", "weight", "bias")
+    expected = torch.nn.functional.batch_norm(plain, *(state[f"_bn0.{name}"] for name in names), eps=EPSILON)
+    assert torch.allclose(stem(pixels), expected.clamp(0, 6), atol=1e-5)
+
+
+def test_the_rating_is_the_weighted_mean_of_the_map_at_any_size(backbone_file):
+    network = RatingNetwork(load_backbone(backbone_file)).eval()
+    with torch.inference_mode():
+        for height, width in ((64, 96), (160, 64)):
+            maps, statistics = network.trunk(torch.randint(0, 255, (2, height, width, 3), dtype=torch.uint8))
+            assert network.upper.features(maps, statistics).shape == (2, LOCAL, height // CELL, width // CELL)
+            out = network.upper(maps, statistics)
+            assert out.quality.shape == (2, height // CELL, width // CELL)
+            assert torch.allclose((out.quality * out.weight).sum((1, 2)), out.rating, atol=1e-4)
+    assert ATTRIBUTES == runtime.ATTRIBUTES
+    assert CELL == runtime.CELL
+
+
+def test_only_the_heads_are_trained(backbone_file):
+    network = RatingNetwork(load_backbone(backbone_file))
+    trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    assert trained
+    assert all(name.startswith("upper.heads.") for name in trained)
+
+
+def test_folds_are_even_within_subsets_and_follow_the_seed():
+    subsets = ["a"] * 50 + ["b"] * 23
+    fold = corpus.folds_of(subsets, 3)
+    assert np.array_equal(fold, corpus.folds_of(subsets, 3))
+    assert not np.array_equal(fold, corpus.folds_of(subsets, 4))
+    for part in (fold[:50], fold[50:]):
+        counts = np.bincount(part, minlength=corpus.FOLDS)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_chains_use_fit_photos_only_and_get_worse(pictures):
+    scored = corpus.read_scored(pictures / "annotations.json", pictures)
+    fit = np.arange(0, 12, 2)
+    clean = corpus.clean_photos(pictures, 1)
+    assert [path.name for path in clean] == ["kodim0.png"]
+    chains = corpus.plan_chains(scored, fit, clean * 30, 0, invented=0)
+    assert chains == corpus.plan_chains(scored, fit, clean * 30, 0, invented=0)
+    assert {chain.source for chain in chains} - {-1} <= set(fit.tolist())
+    assert {chain.operation for chain in chains} <= set(corpus.AFFECTED)
+    assert set(DISTORTIONS) <= set(corpus.AFFECTED)
+    for chain in chains:
+        assert 1 >= chain.share[0] >= chain.share[1] > 0
+        assert chain.levels[0] <= chain.levels[1]
+    for chain in (next(each for each in chains if each.operation == name) for name in ("unsharp", "gaussian_noise")):
+        source, slight, strong = (picture.astype(int) for picture in corpus.render(replace(chain, box=None)))
+        assert source.shape == (corpus.WINDOW, corpus.WINDOW, 3)
+        assert np.abs(slight - source).mean() < np.abs(strong - source).mean()
+
+
+def test_masks_say_which_cells_were_changed():
+    chain = corpus.Chain(corpus.Path("x"), -1, "jpeg", (1, 2), (0.9, 0.8), 0, (0.25, 0.0, 0.75, 0.55))
+    mask = corpus.mask_of(chain, 10)
+    assert mask.shape == (10, 10)
+    assert mask[0, 5] == 1
+    assert mask[0, 2] == pytest.approx(0.5)
+    assert mask[5, 5] == pytest.approx(0.5)
+    assert mask[9].sum() == 0
+
+
+def test_the_rank_loss_prefers_the_right_order_and_leaves_near_scores_open():
+    score, group = torch.tensor([1.0, 3.0, 5.0]), torch.zeros(3)
+    right = losses.ranking(torch.tensor([1.0, 3.0, 5.0]), score, group, other_groups=0.5)
+    wrong = losses.ranking(torch.tensor([5.0, 3.0, 1.0]), score, group, other_groups=0.5)
+    assert right < wrong
+    rating = torch.tensor([2.0, 2.5], requires_grad=True)
+    losses.ranking(rating, torch.tensor([3.0, 3.0]), group[:2], other_groups=1.0).backward()
+    assert rating.grad[1] > 0 > rating.grad[0], "equal scores pull ratings together"
+
+
+def test_the_rank_loss_weighs_pairs_of_two_subsets_less():
+    rating, score = torch.tensor([1.0, 2.0, 4.0, 3.0]), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    wrong_inside = losses.ranking(rating, score, torch.tensor([0, 0, 1, 1]), other_groups=0.1)
+    wrong_across = losses.ranking(rating, score, torch.tensor([0, 1, 0, 1]), other_groups=0.1)
+    assert wrong_inside > wrong_across
+
+
+def test_the_spread_learns_the_mean_absolute_error():
+    spread = torch.full((200,), 1.0, requires_grad=True)
+    error = torch.linspace(0, 0.8, 200)
+    for _ in range(300):
+        loss = losses.likelihood(torch.zeros(200), spread.mean().expand(200), error).mean()
+        (step,) = torch.autograd.grad(loss, spread)
+        spread = (spread - 20 * step).clamp(min=0.05).detach().requires_grad_()
+    assert float(spread.detach().mean()) == pytest.approx(0.4, abs=0.02)
+
+
+def test_a_change_in_one_place_must_show_in_that_place():
+    source = torch.full((1, 4, 4), 4.0)
+    mask = torch.zeros(1, 4, 4)
+    mask[:, :2] = 1
+    there, elsewhere = source - 2 * mask, source - 2 * (1 - mask)
+    assert losses.inside_worse(source, there, mask) < losses.inside_worse(source, elsewhere, mask)
+
+
+@pytest.mark.slow
+def test_the_short_form_runs_every_part_and_goes_on_where_it_stopped(pictures, backbone_file, tmp_path, capsys):
+    work, out = tmp_path / "work", tmp_path / "out" / "network.onnx"
+    common = ["--annotations", pictures / "annotations.json", "--image-root", pictures, "--photos", pictures]
+    common += ["--work", work, "--out", out, "--backbone", backbone_file, "--invented", 0, "--unseen", 1]
+    arguments = [*map(str, common), "--limit", "10", "--short"]
+    assert main(["all", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "exported network differs" in printed
+    card = json.loads(out.with_suffix(".json").read_text("utf-8"))
+    assert card["bytes"] == out.stat().st_size
+    assert card["fit"] + card["validation"] == 10
+    assert card["known_changes"]["photos"] == 1
+    judge = create_assessor("compact", network=out)
+    assert judge.info.version != create_assessor("compact").info.version
+    rated = assess(data.coffee(), judge)
+    assert 1 <= rated.rating <= 5
+    assert rated.rounds[0].rating == pytest.approx(
+        runtime.RatingNetwork(out).look(viewing_copy(data.coffee())).rating.value, abs=0.006
+    )
+
+    assert main(["prepare", *arguments]) == 0
+    assert "photos:" not in capsys.readouterr().out, "nothing is looked at twice"

@@ -1,0 +1,123 @@
+"""How well the trained network agrees with people, and whether it orders known changes. It must not train anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from zoomiqa.assessors.compact.features import viewing_copy
+from zoomiqa.assessors.compact.network import ATTRIBUTES, RatingNetwork, combined
+from zoomiqa.assessors.compact.raters import NetworkRater
+from zoomiqa.assessors.compact.rating import Rating
+from zoomiqa.imaging import open_picture
+from zoomiqa.imaging.distortions import DISTORTIONS, distort
+
+from . import corpus
+from .learning import Described, Material, look
+from .network import Upper
+
+AMOUNTS = (0.5, 1.0, 2.0, 3.5, 5.0)
+"""Of the unsharp masks that a true photo is compared with."""
+
+SIGMA = 1.5
+SEVERITIES = (1, 3, 5)
+
+
+def by_subset(rating: NDArray[np.floating], score: NDArray[np.floating], subset: NDArray[np.str_]) -> dict[str, Any]:
+    """Spearman and Pearson correlation over all and within each subset of more than five pictures."""
+    parts = {"all": np.ones(len(score), bool)} | {str(name): subset == name for name in np.unique(subset)}
+    return {
+        name: {
+            "srcc": round(float(spearmanr(rating[chosen], score[chosen]).statistic), 4),
+            "plcc": round(float(np.corrcoef(rating[chosen], score[chosen])[0, 1]), 4),
+        }
+        for name, chosen in parts.items()
+        if chosen.sum() > 5
+    }
+
+
+def on_validation(
+    upper: Upper, material: Material, views: Described, crops: Described, rows: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Figures of the first look, of the crop alone, and of both together."""
+    first, crop = look(upper, views, rows), look(upper, crops, rows)
+    score = material.scores[rows]
+    subset = np.array([material.scored[int(row)].subset for row in rows])
+    both = [
+        combined(Rating(float(a), float(b)), Rating(float(c), float(d)))
+        for a, b, c, d in zip(first["rating"], first["spread"], crop["rating"], crop["spread"], strict=True)
+    ]
+    last = np.array([rating.value for rating in both])
+    spread = np.array([rating.spread for rating in both])
+    error = np.abs(last - score)
+    return {
+        "first": by_subset(first["rating"], score, subset),
+        "crop": by_subset(crop["rating"], score, subset),
+        "last": by_subset(last, score, subset),
+        "mean_absolute_error": round(float(error.mean()), 4),
+        "mean_spread": round(float(spread.mean()), 4),
+        "spread_against_error": round(float(spearmanr(spread, error).statistic), 4),
+        "mean_crop_minus_view": round(float((crop["rating"] - first["rating"]).mean()), 4),
+    }
+
+
+def line(figures: Mapping[str, Any]) -> str:
+    """The figures of one validation in one line."""
+    looks = (
+        f"{name} "
+        + " ".join(f"{part} {value['srcc']:.3f}/{value['plcc']:.3f}" for part, value in figures[name].items())
+        for name in ("first", "crop", "last")
+    )
+    return "; ".join(looks) + f"; mae {figures['mean_absolute_error']}, spread srcc {figures['spread_against_error']}"
+
+
+def known_changes(path: Path, photos: Sequence[Path], invented: int) -> dict[str, Any]:
+    """Share of changes that the two looks of the model file `path` order rightly, on photos it has not seen.
+
+    Args:
+        path: The model.
+        photos: Clean photographs.
+        invented: Of how many of them Real-ESRGAN's version is compared as well.
+    """
+    rater = NetworkRater(RatingNetwork(path))
+
+    def rate(pixels: corpus.PixelArray) -> tuple[float, Mapping[str, float]]:
+        first = rater.first(viewing_copy(pixels))
+        rating, attributes = rater.second(first, pixels, first.region.box_fraction)
+        return rating.value, attributes
+
+    preferred: dict[str, list[bool]] = {}
+    correlations: dict[str, list[float]] = {name: [] for name in ATTRIBUTES}
+    clean: list[float] = []
+    for number, photo in enumerate(photos):
+        pixels = open_picture(photo).pixels
+        true, attributes = rate(pixels)
+        clean.append(true)
+        for amount in AMOUNTS:
+            preferred.setdefault(f"unsharp {amount:g}", []).append(
+                true > rate(corpus.unsharp(pixels, amount, SIGMA))[0]
+            )
+        if number < invented:
+            preferred.setdefault(corpus.INVENTION, []).append(true > rate(corpus.invent(pixels))[0])
+        name = sorted(DISTORTIONS)[number % len(DISTORTIONS)]
+        attribute = ATTRIBUTES[corpus.AFFECTED[name]]
+        levels, falls = [0], [attributes[attribute]]
+        for severity in SEVERITIES:
+            rating, changed = rate(distort(pixels, name, severity, number).pixels)
+            preferred.setdefault(f"severity {severity}", []).append(true > rating)
+            levels.append(severity)
+            falls.append(changed[attribute])
+        correlations[attribute].append(-float(spearmanr(levels, falls).statistic))
+    return {
+        "photos": len(photos),
+        "mean_rating_of_clean": round(float(np.mean(clean)), 3),
+        "true_preferred": {name: round(float(np.mean(found)), 3) for name, found in preferred.items()},
+        "attribute_follows_level": {
+            name: round(float(np.mean(found)), 3) for name, found in correlations.items() if found
+        },
+    }
