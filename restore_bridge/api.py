@@ -23,7 +23,7 @@ def restore(
     """Assess one picture, restore it under that guidance, assess again, and keep the better picture.
 
     Args:
-        source: Path, encoded bytes, array or `Picture`.
+        source: Path, encoded bytes, array, PIL image or `Picture`.
         assessor: Who judges, or its name; the embedded default without it.
         settings: What to do; `changes` replaces single fields, e.g. `restorer="realesrgan", scale=2`.
         limits: Resource limits.

@@ -20,6 +20,7 @@ from restore_bridge.color import COLOR_FIXES, fix_color
 from restore_bridge.guidance import Guidance, split_guidance
 from restore_bridge.prepass import Prepass, describe_prepass, load_prepass
 from restore_bridge.prompts import Prompts, compose
+from restore_bridge.provenance import mark
 from restore_bridge.restorers import Capabilities, Restored, Restorer, RestoreSettings, load_restorer
 from restore_bridge.restorers.base import PlansWork, check_scale
 from restore_bridge.scoring import consistency, unasked_change
@@ -416,7 +417,7 @@ class RestoreBridge:
             reason = f"the assessor finds it better ({describe(before, best)})"
             return replace(
                 result,
-                picture=best.picture,
+                picture=mark(best.picture, self.restorer.capabilities),
                 kept="restored",
                 reason=reason + (f", after {best.round_index + 1} rounds" if best.round_index else ""),
                 after=best.assessment,

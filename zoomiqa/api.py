@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -18,11 +19,16 @@ from zoomiqa.imaging import Picture, open_picture, picture_from_array
 from zoomiqa.limits import LOCAL, Limits
 from zoomiqa.types import Assessment
 
-Source = str | Path | bytes | np.ndarray | Picture
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Source: TypeAlias = "str | Path | bytes | np.ndarray | Image | Picture"
 
 
 def as_picture(source: Source, *, limits: Limits = LOCAL) -> Picture:
-    """A `Picture` from a path, encoded bytes, an array (see `picture_from_array`), or a `Picture` itself.
+    """A `Picture` from a path, encoded bytes, an array (see `picture_from_array`), a PIL image, or a `Picture` itself.
+
+    A PIL image is turned upright by its EXIF and taken for sRGB; give the file where it has a profile.
 
     Raises:
         ImageError: it cannot be opened or used.
@@ -31,6 +37,12 @@ def as_picture(source: Source, *, limits: Limits = LOCAL) -> Picture:
         return source
     if isinstance(source, np.ndarray):
         return picture_from_array(source)
+    if not isinstance(source, str | Path | bytes):
+        from PIL import ImageOps
+
+        upright = ImageOps.exif_transpose(source)
+        mode = "RGBA" if upright.has_transparency_data else "RGB"
+        return picture_from_array(np.asarray(upright.convert(mode)))
     return open_picture(source, limits=limits)
 
 
@@ -38,7 +50,7 @@ def assess(source: Source, assessor: Assessor | str | None = None, *, limits: Li
     """Assess one picture.
 
     Args:
-        source: Path, encoded bytes, array or `Picture`.
+        source: Path, encoded bytes, array, PIL image or `Picture`.
         assessor: An assessor or the name of one; the embedded default (`compact`) without it.
         limits: Resource limits for opening.
 

@@ -39,13 +39,21 @@ class Limits:
     prompt_characters: int = 2_000
     """Length of one prompt of a restorer."""
 
+    strip_position: bool = False
+    """Whether coordinates and names of the place are dropped from every saved picture."""
+
     strip_private_metadata: bool = False
     """Whether position, serial numbers, owner names and thumbnails are dropped from every saved picture."""
+
+    @property
+    def strips(self) -> bool:
+        """Whether a picture must be written anew even where its pixels stay."""
+        return self.strip_position or self.strip_private_metadata
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name != "strip_private_metadata" and not value > 0:
+            if not field.name.startswith("strip_") and not value > 0:
                 raise OptionInvalid(f"limit {field.name!r} must be positive", value, "give a number above zero")
 
 

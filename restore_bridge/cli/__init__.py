@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from restore_bridge.cli import ablate, plugins, prompts, report, run, score, weights
+from restore_bridge.cli import ablate, app, plugins, prompts, report, run, score, sheets, watch, weights
 from zoomiqa import __version__
 from zoomiqa.cli import common
 
@@ -19,10 +19,13 @@ def build_parser() -> common.Parser:
     parser.add_argument("--version", action="version", version=f"restore-bridge {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=common.Parser)
     run.add_parsers(commands)
+    app.add_parser(commands)
+    watch.add_parser(commands)
     prompts.add_parser(commands)
     score.add_parser(commands)
     ablate.add_parser(commands)
     report.add_parser(commands)
+    sheets.add_parser(commands)
     plugins.add_parser(commands)
     weights.add_parser(commands)
     return parser

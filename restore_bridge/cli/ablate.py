@@ -89,7 +89,7 @@ def add_parser(commands: Any) -> None:
 
 def ablate(arguments: argparse.Namespace) -> int:
     from restore_bridge.ablation import ARMS, summarise
-    from restore_bridge.cli.run import make_folder, output_names, references
+    from restore_bridge.cli.names import make_folder, output_names, references
     from zoomiqa.batch import file_digest
     from zoomiqa.files import atomic_write_text
     from zoomiqa.records import RecordFile
@@ -199,7 +199,7 @@ class _Subjects:
         Raises:
             ZoomIQAError: it cannot be opened, or its pre-pass failed.
         """
-        from restore_bridge.cli.run import reference_for
+        from restore_bridge.cli.names import reference_for
         from zoomiqa.imaging import open_picture
 
         if self._last is not None and self._last[0] == path:

@@ -14,8 +14,8 @@ import pytest
 from skimage import data
 
 from restore_bridge.cli import main
+from restore_bridge.cli.names import output_names
 from restore_bridge.cli.prompts import ENCODERS, assessment_from_record
-from restore_bridge.cli.run import output_names
 from restore_bridge.prompts import BUDGETS
 from tests.attacks import files
 from zoomiqa.cli import main as zoomiqa_main

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from zoomiqa import __version__
-from zoomiqa.cli import assess, common, datasets, doctor, evaluate, fidelity, judge
+from zoomiqa.cli import assess, card, common, datasets, doctor, evaluate, fidelity, judge
 
 
 def build_parser() -> common.Parser:
@@ -18,6 +18,7 @@ def build_parser() -> common.Parser:
     parser.add_argument("--version", action="version", version=f"zoomiqa {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=common.Parser)
     assess.add_parser(commands)
+    card.add_parser(commands)
     evaluate.add_parser(commands)
     fidelity.add_parser(commands)
     judge.add_parser(commands)

@@ -54,6 +54,12 @@ def add_parser(commands: Any) -> None:
     )
     output.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: chosen, with the reason)")
     output.add_argument("--max-failures", type=int, metavar="N", help="stop after N failed pictures (default: never)")
+    output.add_argument(
+        "--xmp", action="store_true", help="write the assessment into an XMP sidecar beside each picture (PHOTO.xmp)"
+    )
+    output.add_argument(
+        "--xmp-rating", action="store_true", help="like --xmp, and set the stars (xmp:Rating) to the rating"
+    )
     common.add_progress_option(output)
     add_engine_options(parser)
     common.add_limit_options(parser)
@@ -110,7 +116,7 @@ def assess(arguments: argparse.Namespace) -> int:
         progress = stack.enter_context(common.Progress(mode, len(paths)))
         for record in earlier:
             progress.add_earlier(record.get("error"))
-        failures = 0
+        failures = lost_sidecars = 0
         show = _chooser(arguments, options)
         assessments: Iterable[Assessment]
         if is_watched:
@@ -124,6 +130,8 @@ def assess(arguments: argparse.Namespace) -> int:
             if records is not None:
                 records.write(assessment.to_dict())
             show(assessment, path)
+            if (arguments.xmp or arguments.xmp_rating) and assessment.rating is not None:
+                lost_sidecars += not _write_sidecar(assessment, path, stars=arguments.xmp_rating)
             progress.step(str(path), assessment.error)
             failures += assessment.error is not None
             if arguments.max_failures is not None and failures >= arguments.max_failures:
@@ -131,7 +139,19 @@ def assess(arguments: argparse.Namespace) -> int:
                 break
     if len(paths) + len(earlier) > 1 or progress.failures:
         common.complain("zoomiqa", progress.summary())
-    return common.EXIT_SOME_FAILED if progress.failures else common.EXIT_OK
+    return common.EXIT_SOME_FAILED if progress.failures or lost_sidecars else common.EXIT_OK
+
+
+def _write_sidecar(assessment: Assessment, path: Path, *, stars: bool) -> bool:
+    """Whether the sidecar was written; another program's damaged one stops neither the run nor the record."""
+    from zoomiqa.sidecars import write_sidecar
+
+    try:
+        write_sidecar(assessment, path, stars=stars)
+    except ZoomIQAError as error:
+        common.complain("zoomiqa", f"no sidecar for {path}: {type(error).__name__}[{error.code}]: {error}")
+        return False
+    return True
 
 
 def _can_be_watched(arguments: argparse.Namespace, assessor: Assessor) -> bool:

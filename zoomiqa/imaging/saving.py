@@ -18,7 +18,9 @@ comments, IPTC) is never carried over. A TIFF is compressed without loss unless 
 
 The orientation is always 1, because the pixels are upright; the embedded thumbnail is dropped, because it shows the
 picture before the change. With `Limits.strip_private_metadata` only the tags in `_PUBLIC_TAGS` and `_PUBLIC_EXIF_TAGS`
-stay: no position, serial number, name of a person, description, maker's note or XMP.
+stay: no position, serial number, name of a person, description, maker's note, and of XMP only the IPTC's digital source
+type, the mark of an edit by an algorithm. With `Limits.strip_position` coordinates and names of the place go, in EXIF
+and XMP; the rest stays.
 
 The same input gives the same bytes (with the same version of Pillow and its libraries).
 """
@@ -86,6 +88,19 @@ _PUBLIC_EXIF_TAGS = _numbers(
 )
 """Exposure, dates, lens model and the like; not the serial numbers (42033, 42037), owner (42032), comments or ids."""
 
+_PLACE_PROPERTIES = (
+    ("http://ns.adobe.com/exif/1.0/", "GPS*"),
+    ("http://ns.adobe.com/photoshop/1.0/", "City"),
+    ("http://ns.adobe.com/photoshop/1.0/", "State"),
+    ("http://ns.adobe.com/photoshop/1.0/", "Country"),
+    ("http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/", "Location"),
+    ("http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/", "CountryCode"),
+    ("http://iptc.org/std/Iptc4xmpExt/2008-02-29/", "Location*"),
+)
+"""XMP properties that say where a picture was taken: coordinates, and the names in the IPTC's core and extension."""
+
+_SOURCE_TYPE = r"http://cv\.iptc\.org/newscodes/digitalsourcetype/[A-Za-z]{1,64}"
+
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:\s*=\s*[\"']|[^<>]*>)\s*)\d+")
 
 
@@ -106,7 +121,7 @@ def save_picture(
         path: The target, in a folder that exists. Its ending is one of those that open: `.jpg`, `.jpeg`, `.jpe`,
             `.jfif`, `.png`, `.apng` (one frame), `.webp`, `.tif`, `.tiff`, `.bmp`, `.dib`.
         source: The picture it was made from, for its metadata and alpha; by default a given `Picture` itself.
-        limits: Only `strip_private_metadata` matters here.
+        limits: Only `strip_position` and `strip_private_metadata` matter here.
         overwrite: Whether an existing file may be replaced. An input never is.
         quality: 1..100 for JPEG and WEBP; 100 makes WEBP lossless.
         protected: Further files that must not be replaced: all inputs of a run.
@@ -230,7 +245,7 @@ def _encode(pixels: PixelArray, format_name: str, source: Picture, limits: Limit
         exif = _exif_for(source, format_name, (width, height), limits)
         if exif:
             options["exif"] = exif
-        _add_xmp(options, None if limits.strip_private_metadata else source.metadata.xmp, format_name)
+        _add_xmp(options, _xmp_for(source, limits), format_name)
     if source.metadata.dpi and format_name != "WEBP":
         options["dpi"] = source.metadata.dpi
     if format_name == "JPEG":
@@ -301,9 +316,38 @@ def _clean_exif(raw: bytes, size: tuple[int, int], limits: Limits, *, keep_maker
     kept |= {tag: value for tag, value in ((40961, 1), (40962, size[0]), (40963, size[1])) if tag in kept}
     if kept:
         new.get_ifd(_EXIF_DIRECTORY).update(kept)
-    if _GPS_DIRECTORY in old and not limits.strip_private_metadata:
+    if _GPS_DIRECTORY in old and not limits.strips:
         new.get_ifd(_GPS_DIRECTORY).update(old.get_ifd(_GPS_DIRECTORY))
     return new.tobytes()
+
+
+def _xmp_for(source: Picture, limits: Limits) -> bytes | None:
+    """The XMP of the result: that of the source, less what the limits forbid to pass on."""
+    packet = source.metadata.xmp
+    if packet is None or not limits.strips:
+        return packet
+    from zoomiqa import xmp
+
+    if limits.strip_private_metadata:
+        return _mark_of(packet)
+    try:
+        return xmp.merge(packet, (), drop=(xmp.Name(*each) for each in _PLACE_PROPERTIES))
+    except OptionInvalid:  # what cannot be read cannot be searched for what must go
+        return None
+
+
+def _mark_of(packet: bytes) -> bytes | None:
+    """A packet that says of `packet` only its digital source type; `None` where it has none of the IPTC's."""
+    from zoomiqa import xmp
+
+    mark = xmp.Name(xmp.IPTC_EXTENSION, "DigitalSourceType")
+    try:
+        kind = xmp.read(packet).get(mark)
+    except OptionInvalid:
+        return None
+    if not isinstance(kind, str) or not re.fullmatch(_SOURCE_TYPE, kind):
+        return None
+    return xmp.merge(None, [xmp.Property(mark, kind)])
 
 
 def _add_xmp(options: dict[str, Any], xmp: bytes | None, format_name: str) -> None:
@@ -329,3 +373,5 @@ def _add_xmp(options: dict[str, Any], xmp: bytes | None, format_name: str) -> No
         options["exif"] = tags
     elif format_name == "WEBP" or len(upright) <= _JPEG_BLOCK_BYTES:
         options["xmp"] = upright
+    elif (mark := _mark_of(xmp)) is not None:  # the rest has no room
+        options["xmp"] = mark
