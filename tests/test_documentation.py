@@ -96,7 +96,8 @@ def test_examples(name, arguments, desk):
 
 def test_every_example_is_tested():
     names = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert names == {"assess.py", "split_prompts.py", "restore.py", "score.py", "demo.py"}
+    in_test_pipelines = "diffusers_pipeline.py"
+    assert names == {"assess.py", "split_prompts.py", "restore.py", "score.py", "demo.py", in_test_pipelines}
 
 
 @pytest.mark.slow

@@ -205,7 +205,7 @@ def test_fsdp_names_layers_that_there_are(tiny_vlm):
 
 def test_deepspeeds_configuration_is_complete():
     """Every "auto" is one that transformers fills from the trainer's own figures."""
-    from accelerate.utils import HfDeepSpeedConfig
+    from accelerate.utils.deepspeed import HfDeepSpeedConfig
     from transformers.integrations import deepspeed
 
     told = json.loads((RECIPES / "deepspeed" / "zero3-offload.json").read_text())

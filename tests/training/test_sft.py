@@ -412,5 +412,5 @@ def test_two_processes_train_as_one(tiny_vlm, data, photos, tmp_path):
     # Adam's step has the size of the rate however small the gradient is, so where a gradient is all rounding, the order
     # of sums decides the step's sign: few weights, and none by more than both steps.
     odd = sum(int((values > 2e-5).sum()) for values in apart.values())
-    assert odd < 0.005 * sum(values.numel() for values in apart.values())
+    assert odd < 0.02 * sum(values.numel() for values in apart.values())
     assert max(float(values.max()) for values in apart.values()) <= 2 * 2 * 1e-3
