@@ -208,7 +208,7 @@ def test_score_of_files_and_folders(run_folder, capsys):
 def test_plugins(capsys):
     assert main(["plugins", "--json"]) == 0
     parts = json.loads(capsys.readouterr().out)
-    assert [item["name"] for item in parts["restorers"]][:3] == ["identity", "classical", "realesrgan"]
+    assert [item["name"] for item in parts["restorers"]][:4] == ["identity", "classical", "compact", "realesrgan"]
     assert all(item["licence"] for item in parts["restorers"])
     assert main(["plugins"]) == 0
     assert "higher is better" in capsys.readouterr().out

@@ -191,7 +191,25 @@ def _verdicts(figures: Mapping[str, Mapping[str, Any]]) -> str:
         shares = [figures[name]["unique_score_ratio"]["predictions"] for name in ("full", "no-coverage")]
         if None not in shares:
             lines.append(f"- KL-Coverage keeps scores apart: {shares[0]:.1%} unique with it, {shares[1]:.1%} without.")
+    collapsed = [
+        arm.title for arm in ARMS if arm.name in figures and _is_collapsed(figures[arm.name]["unique_score_ratio"])
+    ]
+    if collapsed:
+        where = f"{len(collapsed)} of {len(figures)} arms ({', '.join(collapsed)})"
+        lines.append(
+            f"- **Ratings collapsed** in {where}: read greedily, nearly every photo gets the same rating. Such a model"
+            " has learned how to answer, not what it sees; it neither confirms nor refutes anything of the paper's table."
+        )
     return "\n".join(lines) or "There is nothing to compare."
+
+
+_COLLAPSED = 0.02
+"""Share of different ratings below which an arm counts as collapsed; the paper finds 2.04 % in a collapsed model."""
+
+
+def _is_collapsed(ratios: Mapping[str, float | None]) -> bool:
+    ratio = ratios["predictions"]
+    return ratio is not None and ratio < _COLLAPSED
 
 
 def _half_width(entry: Mapping[str, Any], figure: str) -> float | None:
