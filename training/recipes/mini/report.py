@@ -198,7 +198,7 @@ def _verdicts(figures: Mapping[str, Mapping[str, Any]]) -> str:
         where = f"{len(collapsed)} of {len(figures)} arms ({', '.join(collapsed)})"
         lines.append(
             f"- **Ratings collapsed** in {where}: read greedily, nearly every photo gets the same rating. Such a model"
-            " has learned how to answer, not what it sees; it neither confirms nor refutes anything of the paper's table."
+            " has learned how to answer, not what it sees; it neither confirms nor refutes the paper's table."
         )
     return "\n".join(lines) or "There is nothing to compare."
 
