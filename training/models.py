@@ -9,6 +9,7 @@ or rewards.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import warnings
@@ -243,6 +244,12 @@ def quiet_libraries() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*gradient_checkpointing.* is deprecated", FutureWarning)
         yield
+
+
+def silence_libraries() -> None:
+    """Let only warnings of the libraries through, as the console is ours."""
+    for name in ("transformers", "accelerate", "trl", "datasets"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def end_tokens(model: Any, processor: ChatProcessor) -> tuple[int, ...]:

@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_grpo(arguments: argparse.Namespace) -> int:
     """Train."""
-    from ..sft.run import silence_libraries  # noqa: TID252
+    from ..models import silence_libraries  # noqa: TID252
     from .run import train
 
     silence_libraries()

@@ -121,7 +121,8 @@ def run_sft(arguments: argparse.Namespace) -> int:
     """Train."""
     if arguments.resume and arguments.overwrite:
         raise OptionInvalid("--resume and --overwrite exclude each other", None, "leave one of them out")
-    from .run import silence_libraries, train
+    from ..models import silence_libraries  # noqa: TID252
+    from .run import train
     from .settings import SFTSettings
 
     silence_libraries()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import logging
 import os
 import shutil
 import sys
@@ -368,9 +367,3 @@ too long and left out. Everything else is in `{CARD}`.
 
 Ratings are estimates. The texts it was trained on were written by a model or by prepared phrases, not by people.
 """
-
-
-def silence_libraries() -> None:
-    """Let only warnings of the libraries through, as the console is ours."""
-    for name in ("transformers", "accelerate", "trl", "datasets"):
-        logging.getLogger(name).setLevel(logging.WARNING)

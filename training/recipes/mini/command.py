@@ -72,7 +72,7 @@ def replicate(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise OptionInvalid("--seed must be 0 or more", arguments.seed, "choose another seed")
     form = change(FORMS[arguments.form], common.read_pairs("--set", arguments.set))
-    from ...sft.run import silence_libraries  # noqa: TID252 - in a wheel it is zoomiqa.training
+    from ...models import silence_libraries  # noqa: TID252 - in a wheel it is zoomiqa.training
     from .report import write_report
     from .stages import Mini, run
 
