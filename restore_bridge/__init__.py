@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from restore_bridge.api import restore, score
-    from restore_bridge.bridge import BridgeResult, BridgeSettings, RestoreBridge
+    from restore_bridge.bridge import RestoreBridge
     from restore_bridge.comparison import Comparison
     from restore_bridge.guidance import Guidance, Phrase, split_guidance, split_text
     from restore_bridge.prompts import Prompts, compose
     from restore_bridge.report import write_report
     from restore_bridge.restorers import Restorer, RestoreSettings, load_restorer
+    from restore_bridge.results import BridgeResult
+    from restore_bridge.settings import BridgeSettings
 
 _HOME = {
-    "BridgeResult": "bridge",
-    "BridgeSettings": "bridge",
+    "BridgeResult": "results",
+    "BridgeSettings": "settings",
     "Comparison": "comparison",
     "Guidance": "guidance",
     "Phrase": "guidance",

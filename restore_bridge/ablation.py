@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restore_bridge.bridge import BridgeSettings, RestoreBridge, Trial, plan_trials
+from restore_bridge.bridge import RestoreBridge
 from restore_bridge.comparison import compare
 from restore_bridge.guidance import Guidance, split_guidance
 from restore_bridge.prompts import Prompts, compose
 from restore_bridge.restorers import REGISTRY, Restorer
 from restore_bridge.selection import Candidate, asked_places, choose, rounded_standing
+from restore_bridge.settings import BridgeSettings, Trial, plan_trials
 from zoomiqa.assessors import Assessor
 from zoomiqa.errors import OptionInvalid, ZoomIQAError
 from zoomiqa.imaging import Picture

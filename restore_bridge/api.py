@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from restore_bridge.bridge import BridgeResult, BridgeSettings, RestoreBridge
+from restore_bridge.bridge import RestoreBridge
 from restore_bridge.comparison import Comparison, compare
+from restore_bridge.results import BridgeResult
+from restore_bridge.settings import BridgeSettings
 from zoomiqa.api import Source, as_picture
 from zoomiqa.assessors import Assessor, create_assessor
 from zoomiqa.limits import LOCAL, Limits

@@ -11,306 +11,29 @@ stands: what a round made worse is rolled back.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from itertools import product
+from dataclasses import dataclass, replace
 from typing import Any
 
-from restore_bridge.actions import Action, plan_actions
-from restore_bridge.color import COLOR_FIXES, fix_color
+from restore_bridge.actions import plan_actions
+from restore_bridge.color import fix_color
 from restore_bridge.guidance import Guidance, split_guidance
 from restore_bridge.prepass import Prepass, describe_prepass, load_prepass
 from restore_bridge.prompts import Prompts, compose
 from restore_bridge.provenance import mark
-from restore_bridge.restorers import Capabilities, Restored, Restorer, RestoreSettings, load_restorer
+from restore_bridge.restorers import Restored, Restorer, RestoreSettings, load_restorer
 from restore_bridge.restorers.base import PlansWork, check_scale
+from restore_bridge.results import BridgeResult, LoopRound, Plan
 from restore_bridge.scoring import consistency, unasked_change
-from restore_bridge.selection import (
-    MAX_CHANGE,
-    MIN_CONSISTENCY,
-    Candidate,
-    asked_places,
-    choose,
-    describe,
-    nearest,
-    rounded_standing,
-)
+from restore_bridge.selection import Candidate, asked_places, choose, describe, nearest
+from restore_bridge.settings import BridgeSettings, Trial, plan_trials
 from restore_bridge.tiling import halving_on_memory_error
 from zoomiqa.assessors import Assessor, create_assessor
-from zoomiqa.errors import BackendFailed, OptionInvalid, ZoomIQAError
+from zoomiqa.errors import BackendFailed, ZoomIQAError
 from zoomiqa.imaging import Picture
 from zoomiqa.limits import LOCAL, Limits
 from zoomiqa.types import Assessment, BoxFraction, Note
 
-SCHEMA_VERSION = "2.0"
-"""Of the record of a run. 2.0: guidance and prompts stand in `rounds`."""
-
-STRENGTHS = (1.0, 0.6, 0.35, 0.8)
-"""Strengths that successive candidates take where none are given; a restorer that draws also changes its seed."""
-
-MOST_CANDIDATES, MOST_ROUNDS = 16, 8
-
-_PLACE_OPTIONS = frozenset({"device", "offload"})
-"""Options of restorers that say where the work is done, not what comes out: a resumed run may change them."""
-
-
-@dataclass(frozen=True, slots=True)
-class BridgeSettings:
-    """What decides a restoration. Part of a run's fingerprint."""
-
-    restorer: str = "classical"
-    restorer_options: Mapping[str, Any] = field(default_factory=dict)
-    """The restorer's own options, as `load_restorer` takes them."""
-
-    prepass: str = "none"
-    prepass_weights: str | None = None
-    """File or hub id of the pre-pass's model, for a pre-pass that has one."""
-
-    allow_pickle: bool = False
-    """Whether weights may be a pickle; see `restore_bridge.weights`."""
-
-    candidates: int = 2
-    """Restorations tried in a round, 1..16, where no seeds are given; with `strengths`, the number of seeds."""
-
-    seed: int = 42
-    """The first seed."""
-
-    seeds: tuple[int, ...] | None = None
-    """Seeds to try, each with every strength; `None` counts up from `seed`."""
-
-    strength: float = 1.0
-    """Multiplies what the guidance asks for, and every strength tried, above 0 to 1."""
-
-    strengths: tuple[float, ...] | None = None
-    """Strengths to try, each with every seed, above 0 to 1."""
-
-    loop: int = 1
-    """Rounds of restoring and assessing again at most, 1..8; the loop ends earlier when nothing is better."""
-
-    scale: int = 1
-    """Enlargement, 1..4."""
-
-    color_fix: str = "auto"
-    """How colour is held to the picture after the pre-pass: none, adain, wavelet, or auto. That is wavelet for one that
-    invents detail, as long as no change of tone is asked for; it would be undone."""
-
-    keep_loaded: bool = False
-    """Keep the assessor's model and the restorer's in memory together. Otherwise, where both are models of this
-    machine, each gives way to the other."""
-
-    prompt: str | None = None
-    """The user's own positive words; they come first and are never dropped."""
-
-    negative: str | None = None
-    min_gain: float = 0.0
-    """Standing by which a candidate must exceed the picture that it set out from, in rating points."""
-
-    min_consistency: float = MIN_CONSISTENCY
-    """Least agreement with the input, 0..1."""
-
-    max_change: float = MAX_CHANGE
-    """Most that a candidate may leave the input where no change of tone was asked for, in levels of 255."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.candidates <= MOST_CANDIDATES:
-            raise OptionInvalid(f"candidates must lie in 1..{MOST_CANDIDATES}", self.candidates, "two is the default")
-        for name, values in (("seeds", self.seeds), ("strengths", self.strengths)):
-            if values is not None and not 0 < len(set(values)) == len(values):
-                raise OptionInvalid(
-                    f"{name} must be one or more different numbers", values, "leave none, or name each once"
-                )
-        if any(not 0 <= seed < 2**32 for seed in (self.seed, *(self.seeds or ()))):
-            raise OptionInvalid("a seed must lie in 0..4294967295", self.seeds or self.seed, "42 is the default")
-        if any(not 0 < strength <= 1 for strength in self.strengths or ()):
-            raise OptionInvalid("strengths must lie above 0, at most 1", self.strengths, "1 is what the guidance asks")
-        count = len(self.seeds or range(self.candidates)) * len(self.strengths or (1,))
-        if count > MOST_CANDIDATES:
-            raise OptionInvalid(f"seeds times strengths must be at most {MOST_CANDIDATES}", count, "leave some out")
-        if not 1 <= self.loop <= MOST_ROUNDS:
-            raise OptionInvalid(f"loop must lie in 1..{MOST_ROUNDS}", self.loop, "one round is the default")
-        if not 0 <= self.max_change <= 255:
-            raise OptionInvalid("max_change must lie in 0..255", self.max_change, f"{MAX_CHANGE:g} is the default")
-        if not 0 < self.strength <= 1:
-            raise OptionInvalid("strength must lie above 0, at most 1", self.strength, "1 is what the guidance asks")
-        if not 1 <= self.scale <= 4:
-            raise OptionInvalid("scale must lie in 1..4", self.scale, "1 keeps the size")
-        if self.color_fix not in (*COLOR_FIXES, "auto"):
-            known = ", ".join((*COLOR_FIXES, "auto"))
-            raise OptionInvalid(f"color_fix must be one of {known}", self.color_fix, "choose one")
-
-    def to_dict(self) -> dict[str, Any]:
-        names = (name for name in self.__dataclass_fields__ if name != "keep_loaded")
-        settings = {name: getattr(self, name) for name in names}
-        options = {name: value for name, value in self.restorer_options.items() if name not in _PLACE_OPTIONS}
-        for name in ("seeds", "strengths"):
-            settings[name] = None if settings[name] is None else list(settings[name])
-        return {**settings, "restorer_options": options}
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What one candidate of a round is made with."""
-
-    seed: int
-    strength: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"seed": self.seed, "strength": self.strength}
-
-
-def plan_trials(settings: BridgeSettings, capabilities: Capabilities) -> tuple[tuple[Trial, ...], tuple[Note, ...]]:
-    """What the candidates of every round are made with, in order, and what was left out as useless.
-
-    Given seeds or strengths: every seed with every strength. Given neither: `candidates` of them, with `STRENGTHS` in
-    turn and a seed each. A restorer whose seed makes no difference gets one seed, and no strength twice.
-    """
-    seeds = settings.seeds or tuple(settings.seed + number for number in range(settings.candidates))
-    if settings.seeds or settings.strengths:
-        wanted = [Trial(seed, strength) for seed, strength in product(seeds, settings.strengths or (1.0,))]
-    else:
-        wanted = [Trial(seed, STRENGTHS[number % len(STRENGTHS)]) for number, seed in enumerate(seeds)]
-    if not capabilities.seeded:
-        wanted = [replace(trial, seed=seeds[0]) for trial in wanted]
-    trials = tuple(dict.fromkeys(replace(trial, strength=trial.strength * settings.strength) for trial in wanted))
-    if len(trials) == len(wanted):
-        return trials, ()
-    note = Note(
-        "seeds-left-out",
-        f"restorer {capabilities.name!r} gives the same picture whatever the seed; {len(trials)} of {len(wanted)}"
-        " candidates are tried, one for each strength",
-    )
-    return trials, (note,)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What would be done, without doing it."""
-
-    restorer: str
-    prepass: str
-    source_size: tuple[int, int]
-    result_size: tuple[int, int]
-    candidates: tuple[Trial, ...]
-    """Of each round."""
-
-    loop: int
-    """Rounds at most."""
-
-    guidance: Guidance
-    """Of the first round."""
-
-    prompts: Prompts
-    actions: tuple[Action, ...]
-    """What the guidance asks for; a restorer measures how much of it is needed."""
-
-    work: Mapping[str, Any] | None = None
-    """What the restorer says of its sizes, tiles, steps and memory, where it plans them."""
-
-    notes: tuple[Note, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "restorer": self.restorer,
-            "prepass": self.prepass,
-            "source_size": list(self.source_size),
-            "result_size": list(self.result_size),
-            "candidates": [trial.to_dict() for trial in self.candidates],
-            "loop": self.loop,
-            "guidance": self.guidance.to_dict(),
-            "prompts": self.prompts.to_dict(),
-            "actions": [action.to_dict() for action in self.actions],
-            "work": dict(self.work) if self.work else None,
-            "notes": [note.to_dict() for note in self.notes],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class LoopRound:
-    """One round: guidance from an assessment, candidates made under it, and the best of them."""
-
-    index: int
-    start: int | None
-    """The candidate that it set out from; `None` is the input."""
-
-    guidance: Guidance
-    prompts: Prompts
-    candidates: tuple[Candidate, ...]
-    chosen: int | None
-    """Index of the candidate that became the best picture so far; `None` where the one that it set out from stayed."""
-
-    reason: str
-    """How it ended, in words."""
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "index": self.index,
-            "start": self.start,
-            "guidance": self.guidance.to_dict(),
-            "prompts": self.prompts.to_dict(),
-            "candidates": [item.index for item in self.candidates],
-            "chosen": self.chosen,
-            "reason": self.reason,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class BridgeResult:
-    """The outcome for one picture. With `error` set nothing was restored and the original stands."""
-
-    picture: Picture
-    """The picture that was kept."""
-
-    kept: str
-    """"restored" or "original"."""
-
-    reason: str
-    before: Assessment
-    after: Assessment | None
-    """Assessment of the kept candidate, or of the best one tried."""
-
-    rounds: tuple[LoopRound, ...]
-    settings: BridgeSettings
-    chosen: int | None = None
-    """Index of the kept candidate."""
-
-    prepass: Mapping[str, Any] | None = None
-    """What ran before the restorer: its name, and the model, file and device where it has them."""
-
-    notes: tuple[Note, ...] = ()
-    error: Mapping[str, str] | None = None
-
-    @property
-    def guidance(self) -> Guidance | None:
-        """What the input's assessment asked for."""
-        return self.rounds[0].guidance if self.rounds else None
-
-    @property
-    def prompts(self) -> Prompts | None:
-        """The same as text."""
-        return self.rounds[0].prompts if self.rounds else None
-
-    @property
-    def candidates(self) -> tuple[Candidate, ...]:
-        """Of all rounds, in order."""
-        return tuple(item for one in self.rounds for item in one.candidates)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record's JSON form, without pictures."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "image": self.before.image.to_dict() if self.before.image else None,
-            "kept": self.kept,
-            "chosen": self.chosen,
-            "reason": self.reason,
-            "standing": {"before": rounded_standing(self.before), "after": rounded_standing(self.after)},
-            "before": self.before.to_dict(),
-            "after": self.after.to_dict() if self.after else None,
-            "prepass": dict(self.prepass) if self.prepass else None,
-            "rounds": [one.to_dict() for one in self.rounds],
-            "candidates": [item.to_dict() for item in self.candidates],
-            "settings": self.settings.to_dict(),
-            "notes": [note.to_dict() for note in self.notes],
-            "error": dict(self.error) if self.error else None,
-        }
+_UNCHANGED = "there was nothing to change: the guidance asks for nothing that was also measured"
 
 
 class RestoreBridge:
@@ -344,12 +67,12 @@ class RestoreBridge:
         self.prepass = prepass or self._load_prepass()
         self.limits = limits
 
-    def plan(self, picture: Picture, before: Assessment | None = None) -> Plan:
-        """What `run` would do with this picture; nothing is restored."""
+    def plan(self, picture: Picture, before: Assessment | None = None, *, guidance: Guidance | None = None) -> Plan:
+        """What `run` would do with these, its own arguments; nothing is restored."""
         settings = self.settings
         self._check(picture)
-        before = before or self._assess(picture)
-        guidance = self._split(before)
+        if guidance is None:
+            guidance = self._split(before or self._assess(picture))
         trials, notes = plan_trials(settings, self.restorer.capabilities)
         return Plan(
             restorer=self.restorer.capabilities.name,
@@ -365,12 +88,17 @@ class RestoreBridge:
             notes=notes,
         )
 
-    def run(self, picture: Picture, before: Assessment | None = None) -> BridgeResult:
+    def run(
+        self, picture: Picture, before: Assessment | None = None, *, guidance: Guidance | None = None
+    ) -> BridgeResult:
         """Restore one picture.
 
         Args:
             picture: The input; it is never changed.
             before: Its assessment, if there is one already.
+            guidance: What the first round asks for, in the place of what `before` says (a person's edited phrases, for
+                example); `settings.prompt` and `settings.negative` are not put in. Later rounds ask for what the
+                assessments of their own pictures say.
 
         Returns:
             The result. Failures of the assessor or of single candidates are values in it, not exceptions.
@@ -390,7 +118,7 @@ class RestoreBridge:
             known = _as_known(error, f"pre-pass {self.prepass.name!r}")
             return self._untouched(picture, before, f"the pre-pass failed: {known}", error=known.to_dict())
         trials, notes = plan_trials(self.settings, self.restorer.capabilities)
-        scene = _Scene(picture, source, before, trials)
+        scene = _Scene(picture, source, before, self._split(before) if guidance is None else guidance, trials)
         rounds: list[LoopRound] = []
         best: Candidate | None = None
         while len(rounds) < self.settings.loop:
@@ -452,7 +180,7 @@ class RestoreBridge:
         Returns:
             The candidate; a failure is one with an error.
         """
-        scene = _Scene(picture, source, before, (trial,))
+        scene = _Scene(picture, source, before, guidance, (trial,))
         start = _Start(picture, source, self.settings.scale)
         candidate = Candidate(0, trial.seed, trial.strength)
         candidate = self._redraw(candidate, scene, start, before, guidance, prompts, asked)
@@ -463,10 +191,11 @@ class RestoreBridge:
     ) -> tuple[LoopRound, Candidate | None]:
         """One round from the best picture so far; also gives the candidate that is better, if there is one."""
         if best is None or best.assessment is None or best.picture is None:
-            assessment, start = scene.before, _Start(scene.picture, scene.source, self.settings.scale)
+            assessment, guidance = scene.before, scene.guidance
+            start = _Start(scene.picture, scene.source, self.settings.scale)
         else:
-            assessment, start = best.assessment, _Start(best.picture, best.picture, 1)
-        guidance = self._split(assessment)
+            assessment, guidance = best.assessment, self._split(best.assessment)
+            start = _Start(best.picture, best.picture, 1)
         prompts = self._compose(guidance)
         asked = tuple(place for one in [*(one.guidance for one in earlier), guidance] for place in asked_places(one))
         drawn: list[Candidate] = []
@@ -627,6 +356,9 @@ class _Scene:
     """The picture after the pre-pass; colour is held to it."""
 
     before: Assessment
+    guidance: Guidance
+    """Of the first round."""
+
     trials: tuple[Trial, ...]
 
 
@@ -653,6 +385,3 @@ def _as_known(error: Exception, part: str) -> ZoomIQAError:
     if isinstance(error, ZoomIQAError):
         return error
     return BackendFailed(f"{part} raised {type(error).__name__}", error, "report it")
-
-
-_UNCHANGED = "there was nothing to change: the guidance asks for nothing that was also measured"

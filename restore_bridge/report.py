@@ -1,6 +1,6 @@
 """One HTML page that shows what was seen, asked for, done and kept. Offline, self-contained, no network.
 
-It must not know how anything in it was made: it reads records (see `restore_bridge.bridge.BridgeResult.to_dict`) and
+It must not know how anything in it was made: it reads records (see `restore_bridge.results.BridgeResult.to_dict`) and
 the picture files they name. Text is escaped by the template; the page's own content security policy allows nothing but
 its embedded pictures, its style and one script by hash.
 """

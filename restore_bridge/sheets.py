@@ -1,6 +1,6 @@
 """Pictures of a run: a before-and-after sheet of each photograph, one plot of all. It must not know how they were made.
 
-It reads records (see `restore_bridge.bridge.BridgeResult.to_dict`), like the report.
+It reads records (see `restore_bridge.results.BridgeResult.to_dict`), like the report.
 """
 
 from __future__ import annotations

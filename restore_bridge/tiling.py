@@ -79,18 +79,6 @@ def tile_weights(plan: TilePlan, box: Box, blend: Blend = "linear", scale: int =
     ).astype(np.float32)
 
 
-def normalised_weights(plan: TilePlan, blend: Blend = "linear", scale: int = 1) -> list[Floats]:
-    """Weights of every tile, which sum to 1 at every pixel."""
-    total = np.zeros((plan.size[1] * scale, plan.size[0] * scale), np.float64)
-    weights = [tile_weights(plan, box, blend, scale) for box in plan.boxes]
-    for box, weight in zip(plan.boxes, weights, strict=True):
-        total[_slices(box, scale)] += weight
-    return [
-        (weight / total[_slices(box, scale)]).astype(np.float32)
-        for box, weight in zip(plan.boxes, weights, strict=True)
-    ]
-
-
 def run_tiled(
     pixels: NDArray[np.uint8],
     work: Callable[[NDArray[np.uint8]], np.ndarray],

@@ -143,13 +143,9 @@ def _euler():
     )
 
 
-def sdxl_tile(folder):
-    from diffusers import ControlNetModel, StableDiffusionXLControlNetImg2ImgPipeline
-
-    unet = _unet(**SDXL)
-    controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4, 8, 8))
+def _save_sdxl(pipeline_class, unet, controlnet, folder):
     first, second = clip_tokenizer(), clip_tokenizer(pad="!")
-    pipeline = StableDiffusionXLControlNetImg2ImgPipeline(
+    pipeline = pipeline_class(
         vae=vae(),
         text_encoder=clip_encoder(first),
         text_encoder_2=clip_encoder(second, projection=WIDTH),
@@ -162,6 +158,14 @@ def sdxl_tile(folder):
     )
     pipeline.save_pretrained(folder)
     return folder
+
+
+def sdxl_tile(folder):
+    from diffusers import ControlNetModel, StableDiffusionXLControlNetImg2ImgPipeline
+
+    unet = _unet(**SDXL)
+    controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4, 8, 8))
+    return _save_sdxl(StableDiffusionXLControlNetImg2ImgPipeline, unet, controlnet, folder)
 
 
 def sdxl_union(folder, modes=8):
@@ -189,20 +193,7 @@ def sdxl_union(folder, modes=8):
         num_trans_head=2,
         num_proj_channel=8,
     )
-    first, second = clip_tokenizer(), clip_tokenizer(pad="!")
-    pipeline = StableDiffusionXLControlNetUnionImg2ImgPipeline(
-        vae=vae(),
-        text_encoder=clip_encoder(first),
-        text_encoder_2=clip_encoder(second, projection=WIDTH),
-        tokenizer=first,
-        tokenizer_2=second,
-        unet=unet,
-        controlnet=_awake(controlnet).eval(),
-        scheduler=_euler(),
-        add_watermarker=False,
-    )
-    pipeline.save_pretrained(folder)
-    return folder
+    return _save_sdxl(StableDiffusionXLControlNetUnionImg2ImgPipeline, unet, controlnet, folder)
 
 
 def pixart(folder):

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from restore_bridge.bridge import BridgeSettings, RestoreBridge
+from restore_bridge.bridge import RestoreBridge
 from restore_bridge.comparison import compare
 from restore_bridge.guidance import split_guidance
 from restore_bridge.prompts import BUDGETS, compose
 from restore_bridge.restorers import restorer_names
+from restore_bridge.settings import BridgeSettings
 from zoomiqa.assessors import DEFAULT_ASSESSOR, Assessor, builtin_assessors, create_assessor
 from zoomiqa.errors import BackendFailed, ImageShapeRefused
 from zoomiqa.imaging import Picture, picture_from_array

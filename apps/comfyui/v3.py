@@ -34,7 +34,7 @@ def _output(entry: Output) -> Any:
 
 
 def _class_of(node: Node) -> type:
-    def define_schema(cls: type) -> Any:  # noqa: ARG001
+    def define_schema(cls: type, /) -> Any:  # noqa: ARG001
         return io.Schema(
             node_id=node.id,
             display_name=node.title,
@@ -44,7 +44,7 @@ def _class_of(node: Node) -> type:
             outputs=[_output(entry) for entry in node.outputs],
         )
 
-    def execute(cls: type, **values: Any) -> Any:  # noqa: ARG001
+    def execute(cls: type, /, **values: Any) -> Any:  # noqa: ARG001
         return io.NodeOutput(*node.run(**values))
 
     methods = {"define_schema": classmethod(define_schema), "execute": classmethod(execute)}

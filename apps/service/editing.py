@@ -15,7 +15,6 @@ import re
 from dataclasses import replace
 from typing import Literal
 
-from restore_bridge.bridge import RestoreBridge
 from restore_bridge.guidance import Guidance, Phrase, split_guidance
 from restore_bridge.textclean import sanitise
 from zoomiqa.types import Assessment, Note
@@ -44,19 +43,6 @@ def edited_guidance(guidance: Guidance, positive: str | None, negative: str | No
         return guidance
     note = Note("guidance-edited", "The phrases were edited before they were sent to the restorer.")
     return Guidance(sides["positive"], sides["negative"], (*guidance.notes, note))
-
-
-class EditedBridge(RestoreBridge):
-    """A bridge whose first round works under edited phrases; later rounds under those of their own assessment."""
-
-    positive: str | None = None
-    negative: str | None = None
-    edited: Assessment | None = None
-    """The assessment whose phrases were edited."""
-
-    def _split(self, assessment: Assessment) -> Guidance:
-        guidance = super()._split(assessment)
-        return edited_guidance(guidance, self.positive, self.negative) if assessment is self.edited else guidance
 
 
 def _line(phrase: Phrase) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-from restore_bridge.bridge import BridgeSettings
 from restore_bridge.prompts import BUDGETS, find_budget
+from restore_bridge.settings import BridgeSettings
 from zoomiqa.errors import OptionInvalid
 
 from .settings import ServiceSettings

@@ -21,12 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from restore_bridge.bridge import BridgeResult, plan_trials
+from restore_bridge.bridge import RestoreBridge
 from restore_bridge.comparison import compare
 from restore_bridge.guidance import Guidance, split_guidance
 from restore_bridge.prompts import Prompts, compose
 from restore_bridge.report import write_report
 from restore_bridge.restorers import Restored, Restorer, RestoreSettings, load_restorer
+from restore_bridge.results import BridgeResult
+from restore_bridge.settings import plan_trials
 from zoomiqa.assessors import Assessor, ConversationalAssessor, LookRead, LookStarted, TextWritten, create_assessor
 from zoomiqa.assessors.base import Task as Question
 from zoomiqa.errors import BackendFailed
@@ -35,7 +37,7 @@ from zoomiqa.imaging import Picture, encode_picture, open_picture
 from zoomiqa.imaging.signals import SIGNALS, measure
 from zoomiqa.types import Assessment
 
-from .editing import EditedBridge, lines_of
+from .editing import edited_guidance, lines_of
 from .errors import error_kinds
 from .settings import ServiceSettings
 from .tasks import AssessTask, PromptsTask, RestoreTask, ScoreTask, Task
@@ -151,14 +153,14 @@ class Bench:
         restorer = self._restorer(task.restorer)
         trials, _ = plan_trials(settings, restorer.capabilities)
         progress = _Progress(tell, self.is_stopped, steps=2 * len(trials) * settings.loop)
-        bridge = EditedBridge(
+        guidance = split_guidance(before, prompt=settings.prompt, negative=settings.negative)
+        bridge = RestoreBridge(
             _WatchedAssessor(self._assessor(task.assessor), progress),
             settings,
             restorer=_WatchedRestorer(restorer, progress),
             limits=self.settings.limits,
         )
-        bridge.positive, bridge.negative, bridge.edited = task.positive, task.negative, before
-        result = bridge.run(picture, before)
+        result = bridge.run(picture, before, guidance=edited_guidance(guidance, task.positive, task.negative))
         if result.error is not None and not result.candidates:
             raise _as_error(result.error)
         self._check()

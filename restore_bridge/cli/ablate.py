@@ -20,7 +20,7 @@ from zoomiqa.cli import common
 
 if TYPE_CHECKING:
     from restore_bridge.ablation import Ablation, Arm, Subject
-    from restore_bridge.bridge import Trial
+    from restore_bridge.settings import Trial
     from zoomiqa.imaging import Picture
     from zoomiqa.types import Assessment
 
@@ -147,8 +147,8 @@ def ablate(arguments: argparse.Namespace) -> int:
 
 def _ablation(arguments: argparse.Namespace) -> Ablation:
     from restore_bridge.ablation import Ablation
-    from restore_bridge.bridge import BridgeSettings
     from restore_bridge.cli.score import load_metrics
+    from restore_bridge.settings import BridgeSettings
     from zoomiqa.assessors import create_assessor
 
     settings = BridgeSettings(

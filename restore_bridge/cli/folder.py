@@ -21,7 +21,8 @@ from zoomiqa.cli import common
 from zoomiqa.cli.engine import engine_from
 
 if TYPE_CHECKING:
-    from restore_bridge.bridge import BridgeResult, RestoreBridge
+    from restore_bridge.bridge import RestoreBridge
+    from restore_bridge.results import BridgeResult
     from zoomiqa.imaging import Picture
     from zoomiqa.limits import Limits
 
@@ -259,7 +260,7 @@ def _bytes_of(path: Path) -> bytes:
 
 
 def _failure(path: Path, digest: str | None, error: Any) -> dict[str, Any]:
-    from restore_bridge.bridge import SCHEMA_VERSION
+    from restore_bridge.results import SCHEMA_VERSION
 
     failure: Mapping[str, str] = error.to_dict()
     return {

@@ -10,7 +10,8 @@ from restore_bridge.cli.numbers import decimals, integers
 from restore_bridge.cli.restorer import add_restorer_options, restorer_options
 
 if TYPE_CHECKING:
-    from restore_bridge.bridge import BridgeSettings, RestoreBridge
+    from restore_bridge.bridge import RestoreBridge
+    from restore_bridge.settings import BridgeSettings
     from zoomiqa.limits import Limits
 
 
@@ -102,7 +103,7 @@ def bridge_from(arguments: argparse.Namespace, limits: Limits) -> RestoreBridge:
 
 def settings_from(arguments: argparse.Namespace) -> BridgeSettings:
     """What the options ask for."""
-    from restore_bridge.bridge import BridgeSettings
+    from restore_bridge.settings import BridgeSettings
 
     return BridgeSettings(
         restorer=arguments.restorer,

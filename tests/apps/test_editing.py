@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 
 from apps.service.editing import edited_guidance, lines_of
+from apps.service.settings import ServiceSettings
+from apps.service.tasks import RestoreTask
+from apps.service.work import Bench
 from restore_bridge.guidance import split_guidance, split_text
+from tests.restore_bridge.test_bridge import Brighten, judge, reply
 from zoomiqa import assess
+from zoomiqa.imaging import encode_picture
 from zoomiqa.imaging.distortions import distort
 
 GUIDANCE = split_text("Sharper edges. Brighter shadows.", "Severe noise in the upper left. Slight blur. Colour cast.")
@@ -54,3 +59,15 @@ def test_syntax_of_encoders_does_not_come_through(line):
 def test_no_more_lines_than_anyone_reads():
     edited = edited_guidance(GUIDANCE, "\n".join(f"wish number {number}" for number in range(1000)), None)
     assert len(edited.positive) <= 60
+
+
+def test_edited_lines_hold_in_the_first_round_and_later_ones_have_their_own(tmp_path):
+    bench = Bench(ServiceSettings(folder=tmp_path))
+    replies = [reply(2.0), reply(3.0, "Severe blur across the whole frame."), reply(2.5)]
+    bench._assessors["compact"], bench._restorers["classical"] = judge(*replies), Brighten()
+    file = tmp_path / "photo.png"
+    file.write_bytes(encode_picture(np.full((80, 100, 3), 90, np.uint8), ".png"))
+    task = RestoreTask(assessor="compact", restorer="classical", candidates=1, loop=2, negative="slight banding")
+    result = bench.do(task, [file], ("photo.png",), tmp_path / "out", lambda event: None)
+    asked = [[item["text"] for item in one["guidance"]["negative"]] for one in result["record"]["rounds"]]
+    assert asked == [["slight banding"], ["severe blur across the whole frame"]]

@@ -41,7 +41,7 @@ def _surroundings(monkeypatch):
     for name in list(os.environ):
         if name.lower().endswith("_proxy") or name == "OPENAI_API_KEY":
             monkeypatch.delenv(name)
-    monkeypatch.setattr(openai, "BACKOFF_S", 0.02)
+    monkeypatch.setattr("zoomiqa.backends.server.BACKOFF_S", 0.02)
 
 
 @pytest.fixture
@@ -362,7 +362,7 @@ def test_failures_that_will_not_pass_are_asked_once(serve, answer, code, words):
 
 
 def test_an_endless_answer_is_cut_off(serve, monkeypatch):
-    monkeypatch.setattr(openai, "_MAX_ANSWER_BYTES", 1000)
+    monkeypatch.setattr("zoomiqa.backends.server._MAX_ANSWER_BYTES", 1000)
     assert "too long" in one(serve(Answer(body=completion("x" * 5000)))).error["message"]
 
 
@@ -459,7 +459,7 @@ def test_the_server_says_how_long_to_wait(serve, header):
 
 
 def test_the_wait_that_a_server_can_ask_for_is_capped(serve, monkeypatch):
-    monkeypatch.setattr(openai, "RETRY_AFTER_CAP_S", 0.1)
+    monkeypatch.setattr("zoomiqa.backends.server.RETRY_AFTER_CAP_S", 0.1)
     server = serve(lambda seen, number: Answer(429, b"{}", {"Retry-After": "86400"}) if number == 0 else "Good.")
     start = time.monotonic()
     assert one(server).text == "Good."

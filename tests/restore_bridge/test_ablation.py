@@ -7,9 +7,9 @@ import pytest
 from skimage import data
 
 from restore_bridge.ablation import ARMS, Ablation, summarise
-from restore_bridge.bridge import BridgeSettings
 from restore_bridge.cli import main
 from restore_bridge.restorers import REGISTRY, Capabilities, Restored
+from restore_bridge.settings import BridgeSettings
 from tests.restore_bridge.test_bridge import judge
 from zoomiqa.errors import OptionInvalid
 from zoomiqa.imaging import open_picture, picture_from_array, save_picture

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from skimage import data
 
-from restore_bridge.bridge import STRENGTHS, BridgeSettings, RestoreBridge
+from restore_bridge.bridge import RestoreBridge
+from restore_bridge.guidance import split_text
 from restore_bridge.restorers import Capabilities, Restored
 from restore_bridge.selection import FLAW_WEIGHT, standing
+from restore_bridge.settings import STRENGTHS, BridgeSettings
 from zoomiqa.assessors import ConversationalAssessor
 from zoomiqa.backends import ScriptedBackend
 from zoomiqa.errors import BackendFailed, ImageTooLarge, OptionInvalid
@@ -208,6 +210,31 @@ def test_plan_says_what_would_be_done_without_doing_it(photo):
     assert plan["result_size"] == [400, 320]
     assert [action["operation"] for action in plan["actions"]] == ["denoise"]
     assert "severe noise" in plan["prompts"]["negative"]
+
+
+def test_given_guidance_takes_the_place_of_the_assessments_in_the_first_round(photo):
+    restorer = Brighten()
+    settings = BridgeSettings(candidates=1, loop=2, prompt="golden light")
+    replies = [reply(2.0), reply(3.0, "Severe blur across the whole frame."), reply(2.5)]
+    given = split_text(None, "Severe banding across the whole frame.")
+    bridge = RestoreBridge(judge(*replies), settings, restorer=restorer)
+    result = bridge.run(photo, guidance=given)
+    first, second = result.rounds
+    assert first.guidance is given
+    assert "banding" in first.prompts.negative
+    assert "noise" not in first.prompts.negative
+    assert "golden light" not in first.prompts.positive
+    assert "blur" in second.prompts.negative
+    assert "banding" not in second.prompts.negative
+    assert "golden light" in second.prompts.positive
+    assert result.before.rating == 2.0, "the picture is assessed all the same"
+
+
+def test_a_plan_under_given_guidance_asks_nobody(photo):
+    given = split_text(None, "Severe banding across the whole frame.")
+    plan = RestoreBridge(judge(), restorer=Brighten()).plan(photo, guidance=given)
+    assert plan.guidance is given
+    assert "banding" in plan.prompts.negative
 
 
 def test_the_record_is_json(photo):

@@ -11,10 +11,11 @@ pytest.importorskip("torch", reason="torch is not installed (extra diffusion)")
 pytest.importorskip("diffusers", reason="diffusers is not installed (extra diffusion)")
 
 from restore_bridge.guidance import split_text
-from restore_bridge.prompts import BUDGETS, Prompts, RegionalPrompt
+from restore_bridge.prompts import RegionalPrompt
 from restore_bridge.restorers import REGISTRY, RestoreSettings, load_restorer
 from restore_bridge.restorers.diffusion import encoding, latent_tiling, memory, sampling, sizes
 from tests import tiny_diffusion
+from tests.restore_bridge.redrawing import prompts, redraw
 from zoomiqa.errors import (
     BackendFailed,
     ExtraMissing,
@@ -55,16 +56,6 @@ def make(tiny, loaded):
         return loaded[key]
 
     return load
-
-
-def prompts(positive="sharp focus", negative="severe noise", regional=()):
-    return Prompts(positive, negative, tuple(regional), budget=BUDGETS["clip-2"])
-
-
-def redraw(restorer, picture, text=None, **settings):
-    return restorer.restore(
-        picture, split_text(None, None), prompts=text or prompts(), settings=RestoreSettings(**settings)
-    )
 
 
 @pytest.mark.parametrize("name", WINDOWED)
@@ -616,7 +607,8 @@ def test_a_picture_of_nan_is_an_error_with_a_remedy(name, tiny, picture, monkeyp
 def test_running_out_of_memory_halves_the_tile_once(make, picture, monkeypatch):
     import torch
 
-    from restore_bridge.bridge import BridgeSettings, RestoreBridge
+    from restore_bridge.bridge import RestoreBridge
+    from restore_bridge.settings import BridgeSettings
 
     restorer = make("sdxl-tile", tile=128)
     sides = []

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from skimage import data
 
-from restore_bridge.bridge import BridgeSettings, RestoreBridge, plan_trials
+from restore_bridge.bridge import RestoreBridge
 from restore_bridge.cli import build_parser, main
 from restore_bridge.guidance import split_text
 from restore_bridge.report import write_report
 from restore_bridge.restorers import Capabilities, Restored, RestoreSettings
 from restore_bridge.scoring import unasked_change
 from restore_bridge.selection import Candidate, asked_places, choose
+from restore_bridge.settings import BridgeSettings, plan_trials
 from tests.restore_bridge.test_bridge import Brighten, judge, reply
 from zoomiqa.assessors import ConversationalAssessor
 from zoomiqa.backends import Capabilities as BackendCapabilities

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from skimage import data
 
-from restore_bridge.bridge import BridgeSettings, RestoreBridge
+from restore_bridge.bridge import RestoreBridge
 from restore_bridge.cli import main
 from restore_bridge.prepass import describe_prepass, load_prepass, swinir
 from restore_bridge.restorers import Restored
+from restore_bridge.settings import BridgeSettings
 from restore_bridge.weights import sha256_of
 from tests.restore_bridge.test_bridge import Brighten, judge
 from zoomiqa.devices import choose_device, memory_errors

@@ -10,8 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restore_bridge.color import fix_color
-from restore_bridge.tiling import halving_on_memory_error, normalised_weights, pad_to_multiple, plan_tiles, run_tiled
+from restore_bridge.tiling import halving_on_memory_error, pad_to_multiple, plan_tiles, run_tiled, tile_weights
 from zoomiqa.errors import OptionInvalid
+
+
+def normalised_weights(plan, blend, scale=1):
+    """Weights of every tile as a share of all that meet there, which is how tiles are blended."""
+    total = np.zeros((plan.size[1] * scale, plan.size[0] * scale))
+    weights = [tile_weights(plan, box, blend, scale) for box in plan.boxes]
+    places = [np.s_[box.y1 * scale : box.y2 * scale, box.x1 * scale : box.x2 * scale] for box in plan.boxes]
+    for place, weight in zip(places, weights, strict=True):
+        total[place] += weight
+    assert (total > 0).all()
+    return [weight / total[place] for place, weight in zip(places, weights, strict=True)]
 
 
 @settings(max_examples=60, deadline=None)

@@ -155,6 +155,7 @@ def run_one_process(folder):
     import torch
 
     from training.grpo import run, trainer
+    from training.runs import process_rank
 
     torch.set_num_threads(1)
     options = json.loads((folder / "options.json").read_text())
@@ -172,8 +173,7 @@ def run_one_process(folder):
 
     run.make_trainer = watched
     result = run.train(settings)
-    rank = run._environment("RANK", 0)
-    torch.save({"gradients": watch.gradients, "history": list(result.history)}, folder / f"rank{rank}.pt")
+    torch.save({"gradients": watch.gradients, "history": list(result.history)}, folder / f"rank{process_rank()}.pt")
 
 
 if __name__ == "__main__":

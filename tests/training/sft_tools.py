@@ -75,12 +75,28 @@ def settings(model, data, photos, out, **changes):
     return SFTSettings(**known | changes)
 
 
-if __name__ == "__main__":
+def run_one_process(folder):
+    """One of the processes of a run: what `train` does, with the trained tokens of each batch written down."""
     import torch
 
-    from training.sft import train
+    from training.runs import process_rank
+    from training.sft import run
+    from training.sft.encoding import IGNORED, batch_of
 
     torch.set_num_threads(1)
-    told = json.loads((Path(sys.argv[1]) / "run.json").read_text())
+    told = json.loads((folder / "run.json").read_text())
     paths = {name: Path(told.pop(name)) for name in ("model", "data", "photos", "out")}
-    train(settings(**paths, **told))
+    tokens = []
+
+    def counted(*arguments):
+        batch = batch_of(*arguments)
+        tokens.append(int((batch["labels"] != IGNORED).sum()))
+        return batch
+
+    run.batch_of = counted
+    run.train(settings(**paths, **told))
+    (folder / f"tokens{process_rank()}.json").write_text(json.dumps(tokens))
+
+
+if __name__ == "__main__":
+    run_one_process(Path(sys.argv[1]))

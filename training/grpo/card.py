@@ -11,11 +11,12 @@ from typing import Any
 
 from zoomiqa.files import atomic_write_text
 
+from ..runs import CARD, PAGE  # noqa: TID252
 from .items import Item
 from .plan import Plan
 from .settings import GRPOSettings
 
-PAGE, CARD, HISTORY = "README.md", "training.json", "history.json"
+HISTORY = "history.json"
 
 _TOLD = (
     ("reward", "total reward"),

@@ -7,8 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from zoomiqa.errors import BackendFailed
-
+from ..trainers import refuse_no_number  # noqa: TID252
 from .figures import Warnings
 from .plan import Plan
 
@@ -57,6 +56,4 @@ class Console(TrainerCallback):  # type: ignore[misc]  # transformers is not typ
         for name in sorted(sounding.keys() - self._told):
             self._say(f"warning: {sounding[name]}")
         self._told = set(sounding)
-        loss = logs.get("loss")
-        if loss is not None and not abs(float(loss)) < float("inf"):
-            raise BackendFailed("the loss is no number", loss, "lower the learning rate, or compute in fp32")
+        refuse_no_number(logs.get("loss"))

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from zoomiqa import __version__
-from zoomiqa.errors import (
-    ExtraMissing,
-    ImageNotFound,
-    OptionInvalid,
-    OutputFailed,
-    OutputWouldOverwrite,
-    RecordSettingsChanged,
-)
-from zoomiqa.files import atomic_write_text
+from zoomiqa.errors import ExtraMissing, ImageNotFound, OptionInvalid
 
 from ..models import (  # noqa: TID252
     INSTALL,
@@ -32,6 +20,17 @@ from ..models import (  # noqa: TID252
     save_model,
 )
 from ..objectives.coverage import refuse_inert  # noqa: TID252
+from ..runs import (  # noqa: TID252
+    CHECKPOINTS,
+    LOGS,
+    claim,
+    last_checkpoint,
+    process_count,
+    process_rank,
+    say,
+    steps_of,
+)
+from ..trainers import gathered_weights, tensorboard  # noqa: TID252
 from .card import write_card
 from .items import Item, check_ids, items_digest, read_labels, read_tasks
 from .order import draw_order, rollout_count
@@ -42,7 +41,6 @@ from .showing import ROLLOUTS, forget_from
 try:
     from datasets import Dataset
     from transformers import PrinterCallback, set_seed
-    from transformers.integrations import TensorBoardCallback
     from trl import GRPOConfig
 
     from .console import Console
@@ -50,11 +48,10 @@ try:
 except ImportError as missing:
     raise ExtraMissing("GRPO needs torch, transformers, trl and datasets", missing.name, INSTALL) from missing
 
-SETTINGS = "settings.json"
-CHECKPOINTS, LOGS = "checkpoints", "logs"
-
 REFERENCE = "ref"
 """TRL's name for the copy of an adapter that a KL refers to."""
+
+_say = partial(say, "grpo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +79,8 @@ def train(settings: GRPOSettings) -> Result:
         ImageError: a picture is missing or cannot be opened.
         ExtraMissing: a part that is needed is not installed.
     """
-    is_first = _environment("RANK", 0) == 0  # the trainer opens the connection to the other processes
-    plan = make_plan(settings.batch, _environment("WORLD_SIZE", 1))
+    is_first = process_rank() == 0
+    plan = make_plan(settings.batch, process_count())
     refuse_inert(settings.loss.coverage, plan.updates)
     _check_attributes(settings)
     items = read_items(settings)
@@ -96,20 +93,19 @@ def train(settings: GRPOSettings) -> Result:
         **settings.to_dict(), "data": items_digest(items), "processes": plan.processes, "version": __version__,
     }  # fmt: skip
     if is_first:
-        _claim(settings, identity)
+        claim(settings.out, identity, resume=settings.resume, overwrite=settings.overwrite)
     set_seed(settings.seed)  # adapters begin at random
     loaded = load_model(settings.model)
     with quiet_libraries(), quiet_loading():
         trainer = make_trainer(settings, plan, loaded, Material(items, order, settings.prompts))
         trainer.accelerator.wait_for_everyone()
-        checkpoint = last_checkpoint(settings.out) if settings.resume else None
+        checkpoint = last_checkpoint(settings.out, STATE) if settings.resume else None
         if is_first:
             _begin(trainer, settings, plan, loaded, rollouts, checkpoint)
         if checkpoint is not None:
             trainer.restore(checkpoint)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        shared_out = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-        weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if shared_out else None
+        weights = gathered_weights(trainer)
         history = [dict(line) for line in trainer.state.log_history]
         if is_first:
             model = trainer.accelerator.unwrap_model(trainer.model)
@@ -205,38 +201,6 @@ def training_arguments(settings: GRPOSettings, plan: Plan, loaded: TrainingModel
     )
 
 
-def last_checkpoint(out: Path) -> Path | None:
-    """The newest whole checkpoint of a run; one that was being written when the run was killed is passed over."""
-    found = [path.parent for path in (out / CHECKPOINTS).glob(f"checkpoint-*/{STATE}")]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def _claim(settings: GRPOSettings, identity: Mapping[str, Any]) -> None:
-    """Make the run's folder, or see that it is the one to go on with."""
-    out, file = settings.out, settings.out / SETTINGS
-    try:
-        if file.exists() and settings.resume:
-            _compare(json.loads(file.read_text("utf-8")), identity)
-            return
-        if out.exists() and any(out.iterdir()):
-            if not settings.overwrite or not file.exists():
-                raise OutputWouldOverwrite(
-                    "the folder is not empty", out, "resume, overwrite (an earlier run) or choose another folder"
-                )
-            shutil.rmtree(out)
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputFailed("the output folder cannot be made", out, error.strerror or "check its name") from error
-    atomic_write_text(file, json.dumps(identity, indent=1) + "\n")
-
-
-def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-    if changed:
-        shown = ", ".join(f"{name}: {before.get(name)} -> {now.get(name)}" for name in changed)
-        raise RecordSettingsChanged("the run was begun with other settings", shown, "use those, or another folder")
-
-
 def _begin(
     trainer: ConversationTrainer,
     settings: GRPOSettings,
@@ -246,13 +210,11 @@ def _begin(
     checkpoint: Path | None,
 ) -> None:
     """Where the first process tells what goes on, and that it does."""
-    from torch.utils.tensorboard import SummaryWriter
-
     trainer.add_callback(Console(trainer.warnings, plan, rollouts, _say))
-    trainer.add_callback(TensorBoardCallback(SummaryWriter(log_dir=str(settings.out / LOGS))))
+    trainer.add_callback(tensorboard(settings.out / LOGS))
     for sentence in _opening(plan, loaded, rollouts, trainer.material.items):
         _say(sentence)
-    done = 0 if checkpoint is None else int(checkpoint.name.rpartition("-")[2]) // plan.updates
+    done = 0 if checkpoint is None else steps_of(checkpoint) // plan.updates
     if settings.resume:
         _say(f"going on after rollout {done}" if checkpoint else "there is no whole checkpoint; beginning anew")
     forget_from(settings.out / ROLLOUTS, done)
@@ -273,12 +235,3 @@ def _check_attributes(settings: GRPOSettings) -> None:
         raise OptionInvalid(
             "the attribute reward needs prompts that ask for attributes", settings.prompts.name, "choose another set"
         )
-
-
-def _environment(name: str, default: int) -> int:
-    """A number that a launcher (accelerate, torchrun) sets for each of its processes."""
-    return int(os.environ.get(name, default))
-
-
-def _say(sentence: str) -> None:
-    print(f"grpo: {sentence}", file=sys.stderr, flush=True)

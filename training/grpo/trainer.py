@@ -36,10 +36,11 @@ from zoomiqa.files import atomic_write_text
 from zoomiqa.imaging import Picture
 from zoomiqa.protocol import PromptSet
 
-from ..models import TrainingModel, is_adapted, reload_weights  # noqa: TID252
+from ..models import TrainingModel, is_adapted  # noqa: TID252
 from ..objectives.gathering import gather_ragged, own_rank  # noqa: TID252
 from ..objectives.tokens import numeric_vocabulary, token_pieces  # noqa: TID252
 from ..pictures import Pictures  # noqa: TID252
+from ..trainers import OwnFolder  # noqa: TID252
 from .items import Item
 from .loss import Update, begin_update, part_of_loss
 from .plan import Plan
@@ -88,7 +89,7 @@ class RolloutSampler(Sampler[int]):  # type: ignore[misc]  # torch is not typed 
                     yield from [place] * self._plan.group_size
 
 
-class ConversationTrainer(Reporting, GRPOTrainer):  # type: ignore[misc]  # trl is not typed
+class ConversationTrainer(Reporting, OwnFolder, GRPOTrainer):  # type: ignore[misc]  # trl is not typed
     """GRPO over conversations.
 
     Args:
@@ -343,21 +344,9 @@ class ConversationTrainer(Reporting, GRPOTrainer):  # type: ignore[misc]  # trl 
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             atomic_write_text(folder / STATE, json.dumps({"warnings": self.warnings.state()}))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if is_adapted(self.model) or self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            reload_weights(self.model, resume_from_checkpoint)
-
     def restore(self, checkpoint: Path) -> None:
         """Take up what a checkpoint holds beyond transformers' own files; to be called before training goes on."""
         self.warnings.restore(json.loads((checkpoint / STATE).read_text("utf-8"))["warnings"])
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """TRL's card for its hub is not written; the run writes its own."""
-
-    def _send_telemetry(self) -> None:
-        """Nothing is sent anywhere."""
 
 
 def _reward(**_: Any) -> list[float]:

@@ -18,6 +18,8 @@ ratio 0.3, cross-entropy on the assistant's tokens. Departures and choices, said
   `--context appended` makes one row of it with both replies trained, for models that are to be run so.
 - The prompt of a row is tokenised as inference does it, and the reply apart from it, as a model writes it: no token
   spans the border, and special tokens in a reply are made harmless. The token that ends a turn is trained.
+- All trained tokens of an optimizer step weigh the same, over its micro-batches and processes; TRL with Qwen2.5-VL
+  would average over micro-batches, so that tokens of short replies weigh more.
 - Nothing is ever cut: a row beyond the model's context is left out and counted, or refused (`--too-long refuse`).
 - All weights are trained, the vision tower's too, as the paper says nothing else. `--lora` freezes the tower.
 """

@@ -7,36 +7,36 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
-import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zoomiqa import __version__
-from zoomiqa.errors import (
-    BackendFailed,
-    ExtraMissing,
-    OptionInvalid,
-    OutputFailed,
-    OutputWouldOverwrite,
-    RecordSettingsChanged,
-)
+from zoomiqa.errors import ExtraMissing, OptionInvalid
 from zoomiqa.files import atomic_write_bytes, atomic_write_text
-from zoomiqa.records import fingerprint, to_line
 
-from ..models import (  # noqa: TID252
+from ..models import (  # noqa: TID252 - in a wheel it is zoomiqa.training
     INSTALL,
     TrainingModel,
-    is_adapted,
     load_model,
     quiet_libraries,
-    reload_weights,
     save_model,
 )
-from ..pictures import Pictures  # noqa: TID252 - in a wheel it is zoomiqa.training
+from ..pictures import Pictures  # noqa: TID252
+from ..runs import (  # noqa: TID252
+    CARD,
+    CHECKPOINTS,
+    LOGS,
+    PAGE,
+    claim,
+    last_checkpoint,
+    process_count,
+    process_rank,
+    say,
+)
+from ..trainers import OwnFolder, gathered_weights, refuse_no_number, tensorboard  # noqa: TID252
 from .encoding import RowEncoder, batch_of
 from .rows import Row, appended_rows, data_digest, describe, read_card, read_rows, split_rows
 from .settings import SFTSettings
@@ -45,16 +45,14 @@ try:
     import torch
     from datasets import Dataset
     from transformers import TrainerCallback
-    from transformers.integrations import TensorBoardCallback
     from trl import SFTConfig, SFTTrainer
 except ImportError as missing:
     raise ExtraMissing("supervised fine-tuning needs trl and datasets", missing.name, INSTALL) from missing
 
-SETTINGS, CARD = "settings.json", "training.json"
-CHECKPOINTS, LOGS = "checkpoints", "logs"
-
-_WHOLE = ".whole"
+WHOLE = ".whole"
 """Marks a checkpoint that was written to its end."""
+
+_say = partial(say, "sft")
 
 
 def train(settings: SFTSettings) -> Path:
@@ -69,13 +67,13 @@ def train(settings: SFTSettings) -> Path:
         RecordSettingsChanged: resumed with other settings or data.
     """
     began = time.perf_counter()
-    is_main = _environment("RANK", 0) == 0  # the trainer opens the connection to the other processes
+    is_main = process_rank() == 0
     rows = read_rows(settings.data, settings.prompts)
     if settings.context == "appended":
         rows = appended_rows(rows)
     identity = {**settings.to_dict(), "data": data_digest(settings.data), "version": __version__}
     if is_main:
-        _claim(settings, identity)
+        claim(settings.out, identity, resume=settings.resume, overwrite=settings.overwrite)
     loaded = load_model(settings.model)
     encoder = RowEncoder(loaded.processor, Pictures(settings.image_root, settings.open_options), settings.context)
     fitting, left_out = _fitting(rows, encoder, settings)
@@ -83,14 +81,14 @@ def train(settings: SFTSettings) -> Path:
     if is_main:
         _say(_opening(loaded, training, validation, left_out))
     trainer = make_trainer(settings, loaded, encoder, training, validation)
-    checkpoint = last_checkpoint(settings.out) if settings.resume else None
+    checkpoint = last_checkpoint(settings.out, WHOLE) if settings.resume else None
     trainer.accelerator.wait_for_everyone()
     if is_main and settings.resume:
         _say(f"going on from {checkpoint.name}" if checkpoint else "there is no whole checkpoint; beginning anew")
     with quiet_libraries():
         result = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     measured = trainer.evaluate() if validation else {}
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped) if _is_shared_out(trainer) else None
+    weights = gathered_weights(trainer)
     if is_main:
         model = trainer.accelerator.unwrap_model(trainer.model)
         save_model(model, loaded.processor, settings.model, settings.out, state_dict=weights, merge=settings.merge)
@@ -104,23 +102,21 @@ def train(settings: SFTSettings) -> Path:
             "seconds_of_this_session": round(time.perf_counter() - began, 1),
         }
         atomic_write_bytes(settings.out / CARD, json.dumps(card, indent=1).encode() + b"\n")
-        atomic_write_text(settings.out / "README.md", _page(card))
+        atomic_write_text(settings.out / PAGE, _page(card))
         _say(f"{card['steps']} steps, loss {card['loss']:.4f}; the model is in {settings.out}")
     trainer.accelerator.wait_for_everyone()
     return settings.out
 
 
-class _Trainer(SFTTrainer):
-    """TRL's trainer, without the page that it writes on what it takes the run to be."""
+class _Trainer(OwnFolder, SFTTrainer):  # type: ignore[misc]  # trl is not typed
+    """TRL's trainer, for whom all trained tokens of an optimizer step weigh the same."""
 
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Nothing: the run's own card says more."""
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if is_adapted(self.model) or self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            reload_weights(self.model, resume_from_checkpoint)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Models say whether their own loss takes the step's number of tokens; Qwen2.5-VL's does not, and then
+        # transformers does not count them. But the loss is TRL's, which does take it. Without, every micro-batch and
+        # process would weigh the same, however few tokens it has.
+        self.model_accepts_loss_kwargs = True
 
 
 def make_trainer(
@@ -161,7 +157,7 @@ def make_trainer(
         remove_unused_columns=False,
         dataloader_num_workers=settings.workers,
         dataloader_pin_memory=loaded.device.value.startswith("cuda"),
-        ddp_backend="gloo" if loaded.device.value == "cpu" and _environment("WORLD_SIZE", 1) > 1 else None,
+        ddp_backend="gloo" if loaded.device.value == "cpu" and process_count() > 1 else None,
         **loaded.precision(),
     )
 
@@ -170,8 +166,8 @@ def make_trainer(
         return batch_of(encoded, loaded.processor.tokenizer.pad_token_id)
 
     callbacks: list[TrainerCallback] = [_Marking(), _Console()]
-    if _environment("RANK", 0) == 0:
-        callbacks.append(TensorBoardCallback(_writer(settings.out / LOGS)))
+    if process_rank() == 0:
+        callbacks.append(tensorboard(settings.out / LOGS))
     with quiet_libraries():
         trainer = _Trainer(
             model=loaded.model,
@@ -188,12 +184,6 @@ def make_trainer(
     return trainer
 
 
-def _writer(folder: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(log_dir=str(folder))
-
-
 def _dataset(rows: Sequence[Row]) -> Dataset:
     """The rows as text, opened when their turn comes; `images` tells the trainer that they are not text only."""
     return Dataset.from_dict(
@@ -204,15 +194,10 @@ def _dataset(rows: Sequence[Row]) -> Dataset:
     )
 
 
-def _environment(name: str, default: int) -> int:
-    """A number that a launcher (accelerate, torchrun) sets for each of its processes."""
-    return int(os.environ.get(name, default))
-
-
 def _planned_steps(settings: SFTSettings, rows: int) -> int:
     if settings.max_steps is not None:
         return settings.max_steps
-    per_step = settings.batch_size * settings.accumulation * _environment("WORLD_SIZE", 1)
+    per_step = settings.batch_size * settings.accumulation * process_count()
     return max(1, round(settings.epochs * rows / per_step))
 
 
@@ -239,55 +224,12 @@ def _fitting(rows: Sequence[Row], encoder: RowEncoder, settings: SFTSettings) ->
     return fitting, left_out
 
 
-def _claim(settings: SFTSettings, identity: Mapping[str, Any]) -> None:
-    """Make the run's folder, or see that it is the one to go on with."""
-    out, file = settings.out, settings.out / SETTINGS
-    try:
-        if file.exists() and settings.resume:
-            _compare(json.loads(file.read_text("utf-8")), identity)
-            return
-        if out.exists() and any(out.iterdir()):
-            if not settings.overwrite or not file.exists():
-                raise OutputWouldOverwrite(
-                    "the folder is not empty", out, "pass --resume, --overwrite (for an earlier run) or another folder"
-                )
-            shutil.rmtree(out)
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputFailed("the output folder cannot be made", out, error.strerror or "check its name") from error
-    atomic_write_bytes(file, to_line(identity))
-
-
-def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    if fingerprint(before) == fingerprint(now):
-        return
-    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-    shown = ", ".join(f"{name}: {before.get(name)} -> {now.get(name)}" for name in changed)
-    raise RecordSettingsChanged("the run was begun with other settings or data", shown, "use those, or another folder")
-
-
-def last_checkpoint(out: Path) -> Path | None:
-    """The last checkpoint of a run that was written to its end; unfinished ones are removed."""
-    whole = []
-    for folder in (out / CHECKPOINTS).glob("checkpoint-*"):
-        if (folder / _WHOLE).exists():
-            whole.append(folder)
-        elif _environment("RANK", 0) == 0:
-            shutil.rmtree(folder, ignore_errors=True)
-    return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
-
-
-def _is_shared_out(trainer: SFTTrainer) -> bool:
-    """Whether the weights are spread over the processes, so that all must take part in gathering them."""
-    return bool(trainer.is_fsdp_enabled) or bool(trainer.is_deepspeed_enabled)
-
-
 class _Marking(TrainerCallback):  # type: ignore[misc]  # transformers is not typed for us
     """Marks checkpoints as whole."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002 - transformers' names
         if state.is_world_process_zero:
-            atomic_write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / _WHOLE, "")
+            atomic_write_text(Path(args.output_dir) / f"checkpoint-{state.global_step}" / WHOLE, "")
 
 
 class _Console(TrainerCallback):  # type: ignore[misc]
@@ -299,13 +241,7 @@ class _Console(TrainerCallback):  # type: ignore[misc]
         told = [f"{name} {float(logs[name]):.4g}" for name in self._TOLD if logs and name in logs]
         if state.is_world_process_zero and told:
             _say(f"step {state.global_step}/{state.max_steps}: {', '.join(told)}")
-        loss = (logs or {}).get("loss")
-        if loss is not None and not float(loss) < float("inf"):
-            raise BackendFailed("the loss is no number", loss, "lower the learning rate, or compute in fp32")
-
-
-def _say(sentence: str) -> None:
-    print(f"sft: {sentence}", file=sys.stderr, flush=True)
+        refuse_no_number((logs or {}).get("loss"))
 
 
 def _opening(

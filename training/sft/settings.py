@@ -10,11 +10,12 @@ from zoomiqa.batch import OpenOptions
 from zoomiqa.errors import OptionInvalid
 from zoomiqa.protocol import PromptSet, default_prompts
 
+from ..options import SCHEDULES  # noqa: TID252 - in a wheel it is zoomiqa.training
+
 if TYPE_CHECKING:
-    from ..models import ModelSettings  # noqa: TID252 - in a wheel it is zoomiqa.training
+    from ..models import ModelSettings  # noqa: TID252
 
 Context = Literal["rewritten", "appended"]
-SCHEDULES = ("linear", "cosine", "constant_with_warmup")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +74,18 @@ class SFTSettings:
 
     open_options: OpenOptions = field(default_factory=OpenOptions)
     resume: bool = False
+    """Go on from the last checkpoint in `out`; begin where there is none."""
+
     overwrite: bool = False
+    """Begin anew where `out` holds a run."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulation", "keep", "log_every", "max_steps", "save_every", "max_length"):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise OptionInvalid(f"{name} must be at least 1", number, "give a positive number")
+        if self.resume and self.overwrite:
+            raise OptionInvalid("resume and overwrite exclude each other", None, "leave one of them out")
         if not self.learning_rate > 0 or not self.epochs > 0:
             raise OptionInvalid(
                 "learning rate and epochs must be above 0", (self.learning_rate, self.epochs), "2.5e-6 and 1"

@@ -60,6 +60,47 @@ class Licence:
     """Whether some uses are forbidden, commercial ones for example, so that the user has to agree first."""
 
 
+def redrawing(
+    name: str,
+    description: str,
+    *,
+    encoder: str,
+    licence: Licence,
+    footprint: Footprint,
+    tiled: bool = True,
+    scales: tuple[int, ...] = (1, 2, 3, 4),
+    tile_px: int = 1024,
+    overlap_px: int | None = None,
+) -> Capabilities:
+    """The capabilities of a restorer of this room: words guide it, it invents detail, and it needs the same extra.
+
+    Args:
+        name: Of the restorer.
+        description: In one line, for lists.
+        encoder: Name of the text budget in `restore_bridge.prompts.BUDGETS`.
+        licence: Of the weights.
+        footprint: What it costs.
+        tiled: Whether it works in tiles.
+        scales: Enlargements.
+        tile_px: Side of a tile.
+        overlap_px: What neighbours share; half a tile without it.
+    """
+    return Capabilities(
+        name=name,
+        description=description,
+        text_guided=True,
+        tiled=tiled,
+        scales=scales,
+        licence=licence.name,
+        memory=footprint.words(),
+        extra="diffusion",
+        generative=True,
+        encoder=encoder,
+        tile_px=tile_px,
+        overlap_px=tile_px // 2 if overlap_px is None else overlap_px,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class WorkPlan:
     """What a restoration would do and take; made without loading anything."""
@@ -92,6 +133,22 @@ class WorkPlan:
                 dtype: {mode: need.to_dict() for mode, need in modes.items()} for dtype, modes in self.memory.items()
             },
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One restoration: what is asked for, and what follows from it."""
+
+    guidance: Guidance
+    prompts: Prompts | None
+    """Ready text, in the place of the guidance's."""
+
+    settings: RestoreSettings
+    plan: WorkPlan
+
+    def words(self, encoder: str, count: Count) -> Prompts:
+        """The ready text, or the guidance's as a text encoder takes it (see `restore_bridge.prompts.compose`)."""
+        return self.prompts or compose(self.guidance, encoder, count=count, limits=self.settings.limits)
 
 
 @dataclass(slots=True)
@@ -178,7 +235,7 @@ class DiffusionRestorer(ABC):
         with memory_errors(), torch.no_grad():
             loaded = self._loaded(plan)
             start = sizes.to_work(picture.pixels, plan.size)
-            redrawn, step, notes = self._redraw(loaded, start, guidance, prompts, settings, plan)
+            redrawn, step, notes = self._redraw(loaded, start, Job(guidance, prompts, settings, plan))
         result = _resized(picture, self._finish(picture.pixels, start, redrawn, plan, settings))
         steps = (
             {
@@ -267,15 +324,9 @@ class DiffusionRestorer(ABC):
 
     @abstractmethod
     def _redraw(
-        self,
-        loaded: Loaded,
-        start: np.ndarray,
-        guidance: Guidance,
-        prompts: Prompts | None,
-        settings: RestoreSettings,
-        plan: WorkPlan,
+        self, loaded: Loaded, start: np.ndarray, job: Job
     ) -> tuple[np.ndarray, dict[str, Any], tuple[Note, ...]]:
-        """(h, w, 3) uint8 of `plan.size.padded` → the same size redrawn, what to record, and notes."""
+        """(h, w, 3) uint8 of `job.plan.size.padded` → the same size redrawn, what to record, and notes."""
 
     def _finish(
         self,
@@ -361,22 +412,16 @@ class WindowedRestorer(DiffusionRestorer):
         """(embedding, what was sent of the positive side, and of the negative side)."""
 
     def _redraw(
-        self,
-        loaded: Loaded,
-        start: np.ndarray,
-        guidance: Guidance,
-        prompts: Prompts | None,
-        settings: RestoreSettings,
-        plan: WorkPlan,
+        self, loaded: Loaded, start: np.ndarray, job: Job
     ) -> tuple[np.ndarray, dict[str, Any], tuple[Note, ...]]:
         import torch
 
-        pipe = loaded.pipe
-        words = prompts or compose(guidance, self.capabilities.encoder, count=self.count(pipe), limits=settings.limits)
+        pipe, plan = loaded.pipe, job.plan
+        words = job.words(self.capabilities.encoder, self.count(pipe))
         visible = (plan.size.work[0] / plan.size.padded[0], plan.size.work[1] / plan.size.padded[1])
         windows = plan_windows(plan.boxes, plan.latent_size, words, visible)
         texts = {text: self.encode_text(loaded, text) for text in dict.fromkeys(window.text for window in windows)}
-        generator = torch.Generator("cpu").manual_seed(settings.seed)
+        generator = torch.Generator("cpu").manual_seed(job.settings.seed)
         image = torch.from_numpy(start.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
         embeddings = {text: found[0] for text, found in texts.items()}
         result = self._work(loaded, image.to(loaded.device), plan, windows, embeddings, generator)

@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from restore_bridge.restorers.base import Capabilities
-from restore_bridge.restorers.diffusion.base import Licence, Loaded, WorkPlan, torch_type
+from restore_bridge.restorers.diffusion.base import Licence, Loaded, WorkPlan, redrawing, torch_type
 from restore_bridge.restorers.diffusion.controlled import ControlledRestorer
 from restore_bridge.restorers.diffusion.encoding import (
     Count,
@@ -76,19 +75,12 @@ class FluxText:
 class FluxUpscalerRestorer(ControlledRestorer):
     """FLUX.1-dev, held to the picture by an upscaling ControlNet."""
 
-    capabilities = Capabilities(
-        name="flux-upscaler",
-        description="FLUX.1-dev with Jasper's upscaling ControlNet; non-commercial weights, asks for consent",
-        text_guided=True,
-        tiled=True,
-        scales=(1, 2, 3, 4),
-        licence=LICENCE.name,
-        memory=FOOTPRINT.words(),
-        extra="diffusion",
-        generative=True,
+    capabilities = redrawing(
+        "flux-upscaler",
+        "FLUX.1-dev with Jasper's upscaling ControlNet; non-commercial weights, asks for consent",
         encoder="t5-512",
-        tile_px=1024,
-        overlap_px=512,
+        licence=LICENCE,
+        footprint=FOOTPRINT,
     )
     options_type = FluxOptions
     footprint = FOOTPRINT

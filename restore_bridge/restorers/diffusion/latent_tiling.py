@@ -48,11 +48,37 @@ def latent_boxes(size: tuple[int, int], tile: int, overlap: int) -> tuple[Box, .
     return plan_tiles(size, tile, overlap).boxes
 
 
-def blend_weights(boxes: tuple[Box, ...], size: tuple[int, int]) -> list[NDArray[np.float32]]:
-    """Weights (h, w) of every window; at each latent pixel they sum to 1."""
+def sliding_starts(length: int, tile: int, stride: int) -> list[int]:
+    """Where windows begin along one side as SUPIR and DreamClear place them: every `stride`, the last one moved back.
+
+    `latent_boxes` spreads them evenly instead. A side no longer than a window has one, at 0.
+    """
+    return [*range(0, length - tile, stride), max(0, length - tile)]
+
+
+def gaussian_weights(width: int, height: int, *, centred: bool = True) -> NDArray[np.float64]:
+    """Weights (height, width) of a window, not normalised: a Gaussian of `VARIANCE`.
+
+    Args:
+        width: In latent pixels.
+        height: Likewise.
+        centred: Whether the middle is the window's own. SUPIR and DreamClear have it half a latent pixel too low, and
+            the released pictures were made so.
+    """
     import numpy as np
 
-    weights = [np.outer(_bell(box.height), _bell(box.width)) for box in boxes]
+    def bell(length: int, middle: float) -> NDArray[np.float64]:
+        place = np.arange(length, dtype=np.float64) - middle
+        return np.asarray(np.exp(-(place**2) / length**2 / (2 * VARIANCE)) / np.sqrt(2 * np.pi * VARIANCE))
+
+    return np.outer(bell(height, (height - 1) / 2 if centred else height / 2), bell(width, (width - 1) / 2))
+
+
+def blend_weights(boxes: tuple[Box, ...], size: tuple[int, int], *, centred: bool = True) -> list[NDArray[np.float32]]:
+    """Weights (h, w) of every window; at each latent pixel they sum to 1. `centred` as in `gaussian_weights`."""
+    import numpy as np
+
+    weights = [gaussian_weights(box.width, box.height, centred=centred) for box in boxes]
     total = np.zeros((size[1], size[0]))
     for box, weight in zip(boxes, weights, strict=True):
         total[box.y1 : box.y2, box.x1 : box.x2] += weight
@@ -60,13 +86,6 @@ def blend_weights(boxes: tuple[Box, ...], size: tuple[int, int]) -> list[NDArray
         (weight / total[box.y1 : box.y2, box.x1 : box.x2]).astype(np.float32)
         for box, weight in zip(boxes, weights, strict=True)
     ]
-
-
-def _bell(length: int) -> NDArray[np.float64]:
-    import numpy as np
-
-    place = (np.arange(length) + 0.5) / length - 0.5
-    return np.asarray(np.exp(-(place**2) / (2 * VARIANCE)))
 
 
 def plan_windows(

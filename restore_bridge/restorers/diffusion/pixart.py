@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from restore_bridge.restorers.base import Capabilities
-from restore_bridge.restorers.diffusion.base import LatentRestorer, Licence, Loaded
+from restore_bridge.restorers.diffusion.base import LatentRestorer, Licence, Loaded, redrawing
 from restore_bridge.restorers.diffusion.encoding import (
     Count,
     Sent,
@@ -47,19 +46,12 @@ LICENCE = Licence("CreativeML Open RAIL++-M (PixArt-Sigma)")
 class PixArtRestorer(LatentRestorer):
     """PixArt-Sigma from picture to picture."""
 
-    capabilities = Capabilities(
-        name="pixart",
-        description="PixArt-Sigma from picture to picture; reads 300 tokens, redraws little",
-        text_guided=True,
-        tiled=True,
-        scales=(1, 2, 3, 4),
-        licence=LICENCE.name,
-        memory=FOOTPRINT.words(),
-        extra="diffusion",
-        generative=True,
+    capabilities = redrawing(
+        "pixart",
+        "PixArt-Sigma from picture to picture; reads 300 tokens, redraws little",
         encoder="t5-300",
-        tile_px=1024,
-        overlap_px=512,
+        licence=LICENCE,
+        footprint=FOOTPRINT,
     )
     footprint = FOOTPRINT
     licence = LICENCE

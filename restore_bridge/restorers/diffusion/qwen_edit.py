@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from restore_bridge.prompts import QUALITY_NEGATIVE, Prompts, compose
-from restore_bridge.restorers.base import DEFAULT_SETTINGS, Capabilities, RestoreSettings, check_scale
+from restore_bridge.prompts import QUALITY_NEGATIVE, Prompts
+from restore_bridge.restorers.base import DEFAULT_SETTINGS, RestoreSettings, check_scale
 from restore_bridge.restorers.diffusion import sizes
-from restore_bridge.restorers.diffusion.base import DiffusionRestorer, Licence, Loaded, WorkPlan
+from restore_bridge.restorers.diffusion.base import DiffusionRestorer, Job, Licence, Loaded, WorkPlan, redrawing
 from restore_bridge.restorers.diffusion.encoding import counter, fit_phrases, phrases_of
 from restore_bridge.restorers.diffusion.loading import Source, from_pretrained, quiet
 from restore_bridge.restorers.diffusion.memory import Component, Footprint
@@ -23,7 +23,6 @@ from zoomiqa.types import Box, Note
 if TYPE_CHECKING:
     import numpy as np
 
-    from restore_bridge.guidance import Guidance
     from zoomiqa.types import BoxFraction
 
 AREA = 1024 * 1024
@@ -52,18 +51,14 @@ LICENCE = Licence("Apache-2.0 (Qwen-Image-Edit)")
 class QwenEditRestorer(DiffusionRestorer):
     """An editing model under a written instruction."""
 
-    capabilities = Capabilities(
-        name="qwen-edit",
-        description="Qwen-Image-Edit; reads the guidance as an instruction, works at one megapixel",
-        text_guided=True,
+    capabilities = redrawing(
+        "qwen-edit",
+        "Qwen-Image-Edit; reads the guidance as an instruction, works at one megapixel",
+        encoder="t5-512",
+        licence=LICENCE,
+        footprint=FOOTPRINT,
         tiled=False,
         scales=(1, 2),
-        licence=LICENCE.name,
-        memory=FOOTPRINT.words(),
-        extra="diffusion",
-        generative=True,
-        encoder="t5-512",
-        tile_px=1024,
         overlap_px=0,
     )
     footprint = FOOTPRINT
@@ -92,20 +87,14 @@ class QwenEditRestorer(DiffusionRestorer):
         return self.plan_for(sizes.WorkSize(size, target, model, model), max(model), 0, (Box(0, 0, *latent),), settings)
 
     def _redraw(
-        self,
-        loaded: Loaded,
-        start: np.ndarray,
-        guidance: Guidance,
-        prompts: Prompts | None,
-        settings: RestoreSettings,
-        plan: WorkPlan,
+        self, loaded: Loaded, start: np.ndarray, job: Job
     ) -> tuple[np.ndarray, dict[str, Any], tuple[Note, ...]]:
         import torch
         from PIL import Image
 
-        pipe = loaded.pipe
+        pipe, plan, settings = loaded.pipe, job.plan, job.settings
         count = counter(pipe.tokenizer)
-        words = prompts or compose(guidance, self.capabilities.encoder, count=count, limits=settings.limits)
+        words = job.words(self.capabilities.encoder, count)
         sides = self.with_suffixes(instruction(words), phrases_of(words.negative))
         wanted, unwanted = (fit_phrases(phrases, count, TOKENS) for phrases in sides)
         width, height = plan.size.padded

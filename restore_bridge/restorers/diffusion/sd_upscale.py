@@ -11,8 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from restore_bridge.restorers.base import Capabilities
-from restore_bridge.restorers.diffusion.base import LatentRestorer, Licence, Loaded, WorkPlan, torch_type
+from restore_bridge.restorers.diffusion.base import LatentRestorer, Licence, Loaded, WorkPlan, redrawing, torch_type
 from restore_bridge.restorers.diffusion.encoding import (
     ClipEmbedding,
     Count,
@@ -72,19 +71,13 @@ class Small:
 class SDUpscaleRestorer(LatentRestorer):
     """Stable Diffusion ×4 upscaling under both prompts."""
 
-    capabilities = Capabilities(
-        name="sd-upscale",
-        description="Stable Diffusion x4 upscaler under both prompts; suits enlargement",
-        text_guided=True,
-        tiled=True,
-        scales=(1, 2, 3, 4),
-        licence=LICENCE.name,
-        memory=FOOTPRINT.words(),
-        extra="diffusion",
-        generative=True,
+    capabilities = redrawing(
+        "sd-upscale",
+        "Stable Diffusion x4 upscaler under both prompts; suits enlargement",
         encoder="clip-2",
+        licence=LICENCE,
+        footprint=FOOTPRINT,
         tile_px=512,
-        overlap_px=256,
     )
     options_type = UpscaleOptions
     footprint = FOOTPRINT

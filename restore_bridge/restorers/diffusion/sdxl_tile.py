@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from restore_bridge.restorers.base import Capabilities
-from restore_bridge.restorers.diffusion.base import Licence
+from restore_bridge.restorers.diffusion.base import Licence, redrawing
 from restore_bridge.restorers.diffusion.memory import Component, Footprint
 from restore_bridge.restorers.diffusion.sdxl import BASE_LICENCE, COMPONENTS, SDXLControlRestorer
 
@@ -16,19 +15,12 @@ LICENCE = Licence(f"{BASE_LICENCE}, Apache-2.0 (ControlNet)")
 class SDXLTileRestorer(SDXLControlRestorer):
     """SDXL, held to the picture by a ControlNet that was trained on tiles."""
 
-    capabilities = Capabilities(
-        name="sdxl-tile",
-        description="SDXL with a tile ControlNet; redraws under both prompts and invents detail",
-        text_guided=True,
-        tiled=True,
-        scales=(1, 2, 3, 4),
-        licence=LICENCE.name,
-        memory=FOOTPRINT.words(),
-        extra="diffusion",
-        generative=True,
+    capabilities = redrawing(
+        "sdxl-tile",
+        "SDXL with a tile ControlNet; redraws under both prompts and invents detail",
         encoder="clip-2",
-        tile_px=1024,
-        overlap_px=512,
+        licence=LICENCE,
+        footprint=FOOTPRINT,
     )
     footprint = FOOTPRINT
     licence = LICENCE

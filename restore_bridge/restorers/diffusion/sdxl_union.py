@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from restore_bridge.restorers.base import Capabilities
-from restore_bridge.restorers.diffusion.base import Licence, Loaded
+from restore_bridge.restorers.diffusion.base import Licence, Loaded, redrawing
 from restore_bridge.restorers.diffusion.loading import Source
 from restore_bridge.restorers.diffusion.memory import Component, Footprint
 from restore_bridge.restorers.diffusion.sdxl import BASE_LICENCE, COMPONENTS, SDXLControlRestorer
@@ -29,19 +28,12 @@ LICENCE = Licence(f"{BASE_LICENCE}, Apache-2.0 (ControlNet)")
 class SDXLUnionRestorer(SDXLControlRestorer):
     """SDXL, held to the picture by the union ControlNet's tile mode."""
 
-    capabilities = Capabilities(
-        name="sdxl-union",
-        description="SDXL with the union ControlNet (ProMax) in tile mode; redraws under both prompts",
-        text_guided=True,
-        tiled=True,
-        scales=(1, 2, 3, 4),
-        licence=LICENCE.name,
-        memory=FOOTPRINT.words(),
-        extra="diffusion",
-        generative=True,
+    capabilities = redrawing(
+        "sdxl-union",
+        "SDXL with the union ControlNet (ProMax) in tile mode; redraws under both prompts",
         encoder="clip-2",
-        tile_px=1024,
-        overlap_px=512,
+        licence=LICENCE,
+        footprint=FOOTPRINT,
     )
     footprint = FOOTPRINT
     licence = LICENCE

@@ -14,6 +14,7 @@ from restore_bridge.restorers.diffusion import colour
 from restore_bridge.restorers.diffusion.dreamclear import cleaner, convert, modulation, prediction, released, tiling
 from restore_bridge.restorers.diffusion.dreamclear.released import Sizes
 from restore_bridge.restorers.diffusion.dreamclear.transformer import DreamClearTransformer2DModel
+from restore_bridge.restorers.diffusion.latent_tiling import gaussian_weights
 from tests import tiny_dreamclear
 from zoomiqa.errors import OptionInvalid
 from zoomiqa.types import Box
@@ -242,11 +243,11 @@ def test_an_overlap_without_end_is_refused():
 
 
 def test_window_weights_are_half_a_pixel_low_unless_centred():
-    weights = tiling.gaussian_weights(6, 6)
+    weights = gaussian_weights(6, 6, centred=False)
     assert np.allclose(weights, weights[:, ::-1])
     assert weights[:, 2].argmax() == 3
     assert not np.allclose(weights, weights[::-1])
-    centred = tiling.gaussian_weights(6, 6, centred=True)
+    centred = gaussian_weights(6, 6)
     assert np.allclose(centred, centred[::-1])
     assert np.allclose(centred, centred.T)
 

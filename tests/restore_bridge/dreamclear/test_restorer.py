@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed (extra diffusion)")
 pytest.importorskip("diffusers", reason="diffusers is not installed (extra diffusion)")
 
-from restore_bridge.guidance import split_text
-from restore_bridge.prompts import BUDGETS, Prompts, RegionalPrompt
+from restore_bridge.prompts import RegionalPrompt
 from restore_bridge.restorers import REGISTRY, RestoreSettings, load_restorer
+from tests.restore_bridge import redrawing
+from tests.restore_bridge.redrawing import redraw
 from zoomiqa.errors import (
     BackendFailed,
     OptionInvalid,
@@ -36,14 +38,7 @@ def restorer(folders):
     return load_restorer("dreamclear", weights=folders["saved"], **SMALL)
 
 
-def prompts(positive="sharp focus", negative="severe noise", regional=()):
-    return Prompts(positive, negative, tuple(regional), budget=BUDGETS["t5-120"])
-
-
-def redraw(restorer, picture, text=None, **settings):
-    return restorer.restore(
-        picture, split_text(None, None), prompts=text or prompts(), settings=RestoreSettings(**settings)
-    )
+prompts = partial(redrawing.prompts, encoder="t5-120")
 
 
 def notes_of(result):
@@ -181,8 +176,9 @@ def test_networks_that_wait_elsewhere_give_the_same_picture(text_device, folders
 def test_running_out_of_memory_halves_the_tile_once(folders, picture, monkeypatch):
     import torch
 
-    from restore_bridge.bridge import BridgeSettings, RestoreBridge
+    from restore_bridge.bridge import RestoreBridge
     from restore_bridge.restorers.diffusion.dreamclear import prediction
+    from restore_bridge.settings import BridgeSettings
 
     restorer = load_restorer("dreamclear", weights=folders["saved"], **{**SMALL, "tile": 128})
     real, sides = prediction._raw, []

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from restore_bridge.guidance import split_text
-from restore_bridge.prompts import BUDGETS, Prompts, RegionalPrompt
-from restore_bridge.restorers import REGISTRY, RestoreSettings, load_restorer
+from restore_bridge.prompts import RegionalPrompt
+from restore_bridge.restorers import REGISTRY, load_restorer
+from tests.restore_bridge.redrawing import prompts, redraw
 from tests.restore_bridge.supir.test_convert import released  # noqa: F401 - a fixture
 from zoomiqa.errors import OptionInvalid, WeightsMissing, WeightsUnsuitable
 from zoomiqa.imaging.picture import picture_from_array
@@ -22,16 +22,6 @@ def picture():
     from skimage import data
 
     return picture_from_array(np.ascontiguousarray(data.astronaut()[60:117, 180:281]))  # 101 x 57
-
-
-def prompts(positive="sharp focus", negative="severe noise", regional=()):
-    return Prompts(positive, negative, tuple(regional), budget=BUDGETS["clip-2"])
-
-
-def redraw(restorer, picture, text=None, **settings):
-    return restorer.restore(
-        picture, split_text(None, None), prompts=text or prompts(), settings=RestoreSettings(**settings)
-    )
 
 
 def test_both_prompts_the_seed_and_the_strength_change_the_picture(tiny, picture):

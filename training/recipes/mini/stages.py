@@ -6,7 +6,6 @@ It must not know how a stage is done by the package it calls, or how results are
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +16,7 @@ from typing import Any
 
 from zoomiqa import __version__
 from zoomiqa.cli import main as zoomiqa_command
-from zoomiqa.errors import BackendFailed, OutputFailed, RecordSettingsChanged
+from zoomiqa.errors import BackendFailed, OutputFailed
 from zoomiqa.files import atomic_write_bytes
 from zoomiqa.protocol import ConversationSettings, PromptSet, load_prompts
 from zoomiqa.records import read_records
@@ -32,6 +31,7 @@ from ...grpo.settings import SAMPLING, EngineSettings, OptimizerSettings, Source
 from ...models import ModelSettings  # noqa: TID252
 from ...objectives.coverage import CoverageSettings  # noqa: TID252
 from ...resampling import Stages  # noqa: TID252
+from ...runs import SETTINGS, refuse_changes, say  # noqa: TID252
 from ...sft import SFTSettings  # noqa: TID252
 from ...sft import train as train_sft  # noqa: TID252
 from ...synthesis.command import main as synthesis_command  # noqa: TID252
@@ -39,9 +39,11 @@ from .data import TEST, TRAIN, short_trajectories, split, write_trajectories
 from .forms import Arm, Form
 from .model import build_model
 
-SETTINGS, TIMING = "settings.json", "timing.json"
+TIMING = "timing.json"
 _MICRO_BATCHES = 4
 """Per rollout; two make an optimizer step, so a rollout makes two, and KL-Coverage acts in the second."""
+
+_say = partial(say, "mini")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,14 +234,10 @@ def _claim(mini: Mini) -> None:
         known = json.loads(file.read_text("utf-8")) if file.exists() else None
     except (OSError, ValueError) as error:
         raise OutputFailed("the folder cannot be used", mini.out, "choose another") from error
-    as_json = json.loads(json.dumps(identity))
-    if known is not None and known != as_json:
-        changed = ", ".join(
-            f"{name}: {known.get(name)} -> {as_json[name]}" for name in as_json if known.get(name) != as_json[name]
-        )
-        raise RecordSettingsChanged("the replication was begun with other settings", changed, "choose another folder")
     if known is None:
-        atomic_write_bytes(file, json.dumps(as_json, indent=1).encode())
+        atomic_write_bytes(file, json.dumps(identity, indent=1).encode())
+    else:
+        refuse_changes(known, identity)
 
 
 def read_json(path: Path) -> Any:
@@ -254,7 +252,3 @@ def histories(mini: Mini) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         for arm in mini.arms
         if arm.is_trained and (mini.model_of(arm) / "history.json").exists()
     }
-
-
-def _say(sentence: str) -> None:
-    print(f"mini: {sentence}", file=sys.stderr, flush=True)

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from restore_bridge import weights
-from restore_bridge.prompts import Prompts, compose
-from restore_bridge.restorers.base import Capabilities, RestoreSettings
+from restore_bridge.restorers.base import RestoreSettings
 from restore_bridge.restorers.diffusion import loading, sizes
-from restore_bridge.restorers.diffusion.base import Licence, Loaded, WindowedRestorer, WorkPlan
+from restore_bridge.restorers.diffusion.base import Job, Licence, Loaded, WindowedRestorer, WorkPlan, redrawing
 from restore_bridge.restorers.diffusion.colour import METHODS
 from restore_bridge.restorers.diffusion.dreamclear.convert import BASE
 from restore_bridge.restorers.diffusion.dreamclear.prediction import Mends
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from restore_bridge.guidance import Guidance
     from restore_bridge.restorers.diffusion.dreamclear.prediction import Words
     from restore_bridge.restorers.diffusion.latent_tiling import Window, WindowText
     from zoomiqa.types import Box
@@ -131,17 +129,12 @@ class DreamClearOptions(Options):
 class DreamClearRestorer(WindowedRestorer):
     """DreamClear: PixArt-α between a branch that sees the picture and one that sees the pre-pass."""
 
-    capabilities = Capabilities(
-        name="dreamclear",
-        description="DreamClear: PixArt-alpha under the picture and a SwinIR pre-pass, redraws from noise; 120 tokens",
-        text_guided=True,
-        tiled=True,
-        scales=(1, 2, 3, 4),
-        licence=LICENCE.name,
-        memory=FOOTPRINT.words(),
-        extra="diffusion",
-        generative=True,
+    capabilities = redrawing(
+        "dreamclear",
+        "DreamClear: PixArt-alpha under the picture and a SwinIR pre-pass, redraws from noise; 120 tokens",
         encoder="t5-120",
+        licence=LICENCE,
+        footprint=FOOTPRINT,
         tile_px=TILE_PX,
         overlap_px=OVERLAP_PX,
     )
@@ -272,17 +265,10 @@ class DreamClearRestorer(WindowedRestorer):
         return words, positive, negative if self._chosen.text_negative else Sent((), ())
 
     def _redraw(
-        self,
-        loaded: Loaded,
-        start: np.ndarray,
-        guidance: Guidance,
-        prompts: Prompts | None,
-        settings: RestoreSettings,
-        plan: WorkPlan,
+        self, loaded: Loaded, start: np.ndarray, job: Job
     ) -> tuple[np.ndarray, dict[str, Any], tuple[Note, ...]]:
-        count, limits = self.count(loaded.pipe), settings.limits
-        words = prompts or compose(guidance, self.capabilities.encoder, count=count, limits=limits)
-        pixels, record, notes = super()._redraw(loaded, start, guidance, words, settings, plan)
+        words = job.words(self.capabilities.encoder, self.count(loaded.pipe))
+        pixels, record, notes = super()._redraw(loaded, start, replace(job, prompts=words))
         has_cleaner = loaded.pipe.cleaner is not None
         if not has_cleaner:
             notes = (*notes, STAND_IN)

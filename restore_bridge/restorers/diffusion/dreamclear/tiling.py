@@ -13,16 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from restore_bridge.restorers.diffusion.latent_tiling import gaussian_weights, sliding_starts
 from zoomiqa.errors import OptionInvalid
 from zoomiqa.types import Box
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
-
-VARIANCE = 0.01
-"""Of the Gaussian, in squares of the window's side."""
 
 
 def window_boxes(size: tuple[int, int], side: int, overlap: int) -> tuple[Box, ...]:
@@ -42,31 +38,8 @@ def window_boxes(size: tuple[int, int], side: int, overlap: int) -> tuple[Box, .
     side = min(side, *size)
     if not 0 <= overlap < side:
         raise OptionInvalid("the overlap must be at least 0 and less than the window", overlap, f"a window is {side}")
-    columns, rows = (_starts(length, side, overlap) for length in size)
+    columns, rows = (sliding_starts(length, side, side - overlap) for length in size)
     return tuple(Box(x, y, x + side, y + side) for x in columns for y in rows)
-
-
-def _starts(length: int, side: int, overlap: int) -> list[int]:
-    step = side - overlap
-    count = max(0, -(-(length - side) // step)) + 1
-    return [*(index * step for index in range(count - 1)), length - side]
-
-
-def gaussian_weights(width: int, height: int, *, centred: bool = False) -> NDArray[np.float64]:
-    """Weights (height, width) of a window, not normalised.
-
-    Args:
-        width: In latent pixels.
-        height: Likewise.
-        centred: Whether the middle is the window's own down as well; see the module.
-    """
-    import numpy as np
-
-    def bell(length: int, middle: float) -> NDArray[np.float64]:
-        place = np.arange(length, dtype=np.float64) - middle
-        return np.asarray(np.exp(-(place**2) / length**2 / (2 * VARIANCE)) / np.sqrt(2 * np.pi * VARIANCE))
-
-    return np.outer(bell(height, (height - 1) / 2 if centred else height / 2), bell(width, (width - 1) / 2))
 
 
 def blend_windows(

@@ -11,9 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-POOLED = 1280
-"""Width of SDXL's pooled text embedding."""
-
 TIME_IDS = 6
 """Numbers that SDXL is told of a picture: original size, crop, target size."""
 

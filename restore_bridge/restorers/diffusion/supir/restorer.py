@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from restore_bridge import weights
-from restore_bridge.restorers.base import Capabilities, RestoreSettings
+from restore_bridge.restorers.base import RestoreSettings
 from restore_bridge.restorers.diffusion import loading, sizes
-from restore_bridge.restorers.diffusion.base import Licence, Loaded, WindowedRestorer, WorkPlan
+from restore_bridge.restorers.diffusion.base import Licence, Loaded, WindowedRestorer, WorkPlan, redrawing
 from restore_bridge.restorers.diffusion.encoding import ClipEmbedding, Count, Sent, counter
 from restore_bridge.restorers.diffusion.memory import Component, Footprint
 from restore_bridge.restorers.diffusion.options import Options, ramp
@@ -132,19 +132,12 @@ class SUPIROptions(Options):
 class SUPIRRestorer(WindowedRestorer):
     """SUPIR under both prompts."""
 
-    capabilities = Capabilities(
-        name="supir",
-        description="SUPIR over SDXL; redraws from noise under both prompts, for strong damage; bring its weights",
-        text_guided=True,
-        tiled=True,
-        scales=(1, 2, 3, 4),
-        licence=LICENCE.name,
-        memory=FOOTPRINT.words(),
-        extra="diffusion",
-        generative=True,
+    capabilities = redrawing(
+        "supir",
+        "SUPIR over SDXL; redraws from noise under both prompts, for strong damage; bring its weights",
         encoder="clip-2",
-        tile_px=1024,
-        overlap_px=512,
+        licence=LICENCE,
+        footprint=FOOTPRINT,
     )
     options_type = SUPIROptions
     footprint = FOOTPRINT

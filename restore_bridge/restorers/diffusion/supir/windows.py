@@ -1,8 +1,8 @@
 """SUPIR's windows over a large latent. It must not know networks or words.
 
 Source: the original's tiled sampler. Windows of `tile` latent pixels start every `stride` of them, row by row; the last
-of a row or column moves back to fit. Each weighs by a Gaussian of variance 0.01 (in squares of the side) whose middle
-lies half a latent pixel too low, as in DreamClear, whose weights these are (`centred` mends it).
+of a row or column moves back to fit. Each weighs by a Gaussian whose middle lies half a latent pixel too low, as in
+DreamClear (`centred` mends it).
 
 Different from the original: a latent that is smaller than a window gets one window of its own size, where the original
 fails; and `latent_tiling`'s windows are spread evenly, these are not.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from restore_bridge.restorers.diffusion.dreamclear.tiling import gaussian_weights
+from restore_bridge.restorers.diffusion.latent_tiling import blend_weights, sliding_starts
 from zoomiqa.types import Box
 
 if TYPE_CHECKING:
@@ -21,15 +21,8 @@ if TYPE_CHECKING:
 
 def sliding_boxes(size: tuple[int, int], tile: int, stride: int) -> tuple[Box, ...]:
     """Windows over a latent of `size` (width, height), row by row; all figures in latent pixels."""
-    columns, rows = (_starts(length, tile, stride) for length in size)
+    columns, rows = (sliding_starts(length, tile, stride) for length in size)
     return tuple(Box(x, y, min(x + tile, size[0]), min(y + tile, size[1])) for y in rows for x in columns)
-
-
-def _starts(length: int, tile: int, stride: int) -> list[int]:
-    if length <= tile:
-        return [0]
-    starts = list(range(0, length - tile + 1, stride))
-    return starts if starts[-1] == length - tile else [*starts, length - tile]
 
 
 def blended(boxes: tuple[Box, ...], size: tuple[int, int], *, centred: bool = False) -> Windows:
@@ -40,14 +33,8 @@ def blended(boxes: tuple[Box, ...], size: tuple[int, int], *, centred: bool = Fa
         size: Of the latent.
         centred: Whether the weights' middle is the window's own; not so in the original.
     """
-    import numpy as np
     import torch
 
     from restore_bridge.restorers.diffusion.supir.sampling import Windows
 
-    weights = [gaussian_weights(box.width, box.height, centred=centred) for box in boxes]
-    total = np.zeros((size[1], size[0]))
-    for box, weight in zip(boxes, weights, strict=True):
-        total[box.y1 : box.y2, box.x1 : box.x2] += weight
-    shares = (weight / total[box.y1 : box.y2, box.x1 : box.x2] for box, weight in zip(boxes, weights, strict=True))
-    return Windows(boxes, tuple(torch.from_numpy(share.astype(np.float32)) for share in shares))
+    return Windows(boxes, tuple(torch.from_numpy(share) for share in blend_weights(boxes, size, centred=centred)))
