@@ -11,12 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import FastAPI
-
 from .service.desk import Desk
 from .service.settings import ServiceSettings
 from .web.api import make_api
-from .web.guards import Guards
+from .web.guards import Application, Guards
 
 LOG = logging.getLogger("restore_bridge.app")
 
@@ -36,12 +34,13 @@ class Place:
 
 def build(desk: Desk, *, with_pages: bool = True) -> Guards:
     """The guarded application over a desk that is open."""
-    app: FastAPI = make_api(desk)
+    app = make_api(desk)
+    whole: Application = app
     if with_pages:
         from .studio.page import add_pages
 
-        app = add_pages(app, desk)
-    return Guards(app, upload_bytes=2 * desk.settings.limits.file_bytes + _FORM_BYTES)
+        whole = add_pages(app, desk)
+    return Guards(whole, upload_bytes=2 * desk.settings.limits.file_bytes + _FORM_BYTES)
 
 
 def run(settings: ServiceSettings, place: Place, *, with_pages: bool = True) -> None:

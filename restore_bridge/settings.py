@@ -8,6 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from restore_bridge.color import COLOR_FIXES
+from restore_bridge.restorers import DEFAULT_RESTORER
 from restore_bridge.selection import MAX_CHANGE, MIN_CONSISTENCY
 from zoomiqa.errors import OptionInvalid
 from zoomiqa.types import Note
@@ -28,7 +29,7 @@ _PLACE_OPTIONS = frozenset({"device", "offload"})
 class BridgeSettings:
     """What decides a restoration. Part of a run's fingerprint."""
 
-    restorer: str = "classical"
+    restorer: str = DEFAULT_RESTORER
     restorer_options: Mapping[str, Any] = field(default_factory=dict)
     """The restorer's own options, as `load_restorer` takes them."""
 

@@ -36,7 +36,9 @@ class TilePlan:
     """Pixels along an edge shared with a neighbour that count for nothing: what is computed there lacks context."""
 
 
-def plan_tiles(size: tuple[int, int], tile: int, overlap: int, *, margin: int = 0, align: int = 1) -> TilePlan:
+def plan_tiles(
+    size: tuple[int, int], tile: int, overlap: int, *, margin: int = 0, align: int = 1, is_snug: bool = False
+) -> TilePlan:
     """Cover `size` (width, height) with tiles of side `tile`; the last of a row or column moves back to fit.
 
     Args:
@@ -46,6 +48,8 @@ def plan_tiles(size: tuple[int, int], tile: int, overlap: int, *, margin: int = 
         margin: See `TilePlan.margin`; at most half the overlap.
         align: Every tile starts at a multiple of it, so that a network sees its own grid (windows, strides) in the same
             place in every tile. Where the picture exceeds a tile, both must be multiples of it (`pad_to_multiple`).
+        is_snug: Make tiles as small, each way, as the same number of them allows: less is computed twice. For networks
+            to which the size of a tile means nothing.
 
     Raises:
         OptionInvalid: a tile below 1, an overlap that is negative or leaves no step forward, a margin of more than half
@@ -62,8 +66,9 @@ def plan_tiles(size: tuple[int, int], tile: int, overlap: int, *, margin: int = 
             (size, tile, overlap, align),
             "pad the picture, or choose a smaller overlap",
         )
-    columns, rows = (_starts(side, tile, overlap, align) for side in size)
-    boxes = tuple(Box(x, y, min(x + tile, size[0]), min(y + tile, size[1])) for y in rows for x in columns)
+    width, height = (_snug(side, tile, overlap, align) if is_snug else tile for side in size)
+    columns, rows = _starts(size[0], width, overlap, align), _starts(size[1], height, overlap, align)
+    boxes = tuple(Box(x, y, min(x + width, size[0]), min(y + height, size[1])) for y in rows for x in columns)
     return TilePlan(size, tile, overlap, boxes, margin)
 
 
@@ -167,6 +172,13 @@ def _starts(length: int, tile: int, overlap: int, align: int) -> list[int]:
     step = (tile - overlap) // align * align
     count = -(-(length - tile) // step) + 1
     return [round(index * (length - tile) / (count - 1) / align) * align for index in range(count)]
+
+
+def _snug(length: int, tile: int, overlap: int, align: int) -> int:
+    """The least side of a tile, up to `tile`, of which no more are needed than of `tile`."""
+    count = len(_starts(length, tile, overlap, align))
+    side = -(-(length + (count - 1) * overlap) // count)
+    return min(tile, -(-side // align) * align)
 
 
 def _ramp(start: int, stop: int, length: int, plan: TilePlan, blend: Blend, scale: int) -> np.ndarray:

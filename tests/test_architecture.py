@@ -133,9 +133,14 @@ def test_the_wheel_holds_what_it_should(wheel):
         "zoomiqa/protocol/data/zoomiqa-1.toml",
         "zoomiqa/data/assessment.schema.json",
         "zoomiqa/assessors/compact/data/compact_rating.npz",
+        "zoomiqa/assessors/compact/data/rating_network.onnx",
+        "zoomiqa/imaging/signals/data/exposure.npz",
+        "restore_bridge/restorers/compact/data/detail.onnx",
+        "restore_bridge/restorers/compact/data/tone.onnx",
         "restore_bridge/data/report.html.j2",
         "zoomiqa/training/__init__.py",
         "restore_bridge/apps/__init__.py",
+        "restore_bridge/apps/studio/data/shell.js",
     ):
         assert needed in names
     assert not [name for name in names if name.startswith(("tests", "docs", "examples")) or "__pycache__" in name]

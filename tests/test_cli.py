@@ -162,7 +162,7 @@ def test_doctor(capsys):
 def test_plugins(capsys, monkeypatch):
     assert main(["plugins", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["assessors"] == ["compact", "openai", "scripted", "transformers", "vllm"]
+    assert found["assessors"] == ["compact", "openai", "scripted", "signals", "transformers", "vllm"]
     monkeypatch.setenv("ZOOMIQA_PLUGINS", "0")
     assert main(["plugins"]) == 0
     assert "switched off" in capsys.readouterr().out

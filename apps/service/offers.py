@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from restore_bridge.restorers import REGISTRY
+from restore_bridge.restorers import DEFAULT_RESTORER, REGISTRY
 from zoomiqa.cli.doctor import inspect
 
 from .settings import Offer
@@ -52,7 +52,7 @@ class Doctor:
 
 
 def find_restorers(report: Mapping[str, Any], asked_for: Collection[str] = ()) -> tuple[Offer, ...]:
-    """Every restorer, the ready ones first: `classical` before all, `identity` last of them.
+    """Every restorer, the ready ones first: the default before all, `identity` last of them.
 
     One that redraws with a diffusion model is ready where its extra is installed and a GPU is here, or where whoever
     starts the service asks for it by name.
@@ -81,7 +81,7 @@ def find_restorers(report: Mapping[str, Any], asked_for: Collection[str] = ()) -
             is_ready, reason = True, able.memory
         offers.append(Offer(name, able.description, is_ready, reason, able.scales, able.generative, able.encoder))
     return tuple(
-        sorted(offers, key=lambda offer: (not offer.is_ready, offer.name == "identity", offer.name != "classical"))
+        sorted(offers, key=lambda offer: (not offer.is_ready, offer.name == "identity", offer.name != DEFAULT_RESTORER))
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from restore_bridge.restorers import DEFAULT_RESTORER
 from zoomiqa.assessors import DEFAULT_ASSESSOR, AssessorSpec
 from zoomiqa.errors import OptionInvalid
 from zoomiqa.limits import SERVER, Limits
@@ -50,7 +51,7 @@ class ServiceSettings:
     assessors: Mapping[str, AssessorSpec] = field(default_factory=lambda: {DEFAULT_ASSESSOR: AssessorSpec()})
     """What may be asked to assess; the first is the default."""
 
-    restorers: tuple[Offer, ...] = (Offer("classical", "embedded; acts on the guidance"),)
+    restorers: tuple[Offer, ...] = (Offer(DEFAULT_RESTORER, "embedded; acts on the guidance"),)
     """What may be asked to restore; the first ready one is the default."""
 
     restorer_options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)

@@ -7,26 +7,32 @@ of the page's own jobs, in the page's session.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoomiqa.assessors import DEFAULT_ASSESSOR
 from zoomiqa.errors import ZoomIQAError
 
-from ..service.desk import Desk  # noqa: TID252 - in a wheel it is restore_bridge.apps
+from ..service.desk import Desk, Upload  # noqa: TID252 - in a wheel it is restore_bridge.apps
 from ..service.errors import ServiceBusy, for_strangers  # noqa: TID252
+from ..service.settings import ServiceSettings  # noqa: TID252
 from ..service.store import Job  # noqa: TID252
 from ..service.tables import to_csv  # noqa: TID252
 from ..service.tasks import make_task  # noqa: TID252
 from . import views
+from .opening import Opening
 from .uploads import read_upload
 
 Shown = dict[str, Any]
 """New values by the name of the place they belong to."""
 
 MOST_OF_A_BATCH = 100
+CHOOSE = "Choose a photograph or a sample. The reasoning appears here as it is written."
 _NO_MAP = "none"
+_CONTROLS = ("maps", "is_busy", "can_restore")
 
 
 @dataclass
@@ -43,7 +49,18 @@ class Session:
     size: tuple[int, int] = (1, 1)
     boxes: list[dict[str, Any]] = field(default_factory=list)
     base: str = ""
+    first: str | None = None
+    """The job that the page began with, while its picture stands where an upload would."""
+
+    turn: int = 0
+    """Counts what was begun: what an older turn still has to say is not shown any more."""
+
     is_batch_cancelled: bool = False
+
+
+def is_embedded(settings: ServiceSettings) -> bool:
+    """Whether the default assessor is the one that comes with the package, which answers in well under a second."""
+    return settings.assessors[settings.default_assessor].name == DEFAULT_ASSESSOR
 
 
 class Handlers:
@@ -51,33 +68,97 @@ class Handlers:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
+        # An assessor that is not embedded may be slow or paid for: nothing is asked of it unbidden.
+        self.opening = Opening(desk, is_on=is_embedded(desk.settings))
 
     async def assess(
         self, picture: str | None, assessor: str, question: str | None, client: str, session: Session
     ) -> AsyncIterator[Shown]:
         """Reasoning as it comes, boxes as rounds are read, the rating, the signals, the prompts."""
+        session.turn += 1
         try:
-            upload = read_upload(picture, self.desk.settings)
+            upload = self._upload(picture, session)
             task = make_task("assess", {"assessor": assessor, "question": question}, self.desk.settings)
             job = await asyncio.to_thread(self.desk.submit, task, [upload], client)
         except ZoomIQAError as error:
             yield {"reasoning": views.failure(for_strangers(error)), "is_busy": False}
             return
-        session.job, session.assessed, session.boxes = job.id, job.id, []
-        looks: dict[int, dict[str, Any]] = {}
+        session.job = job.id
         yield {
-            "reasoning": views.reasoning(looks, False),
+            "reasoning": views.reasoning({}, False),
             "rating": "",
             "signals": views.empty("Signals are measured after the reasoning."),
             "progress": "",
             "result": "",
             "is_busy": True,
         }
+        async for shown in self._follow(job, session):
+            yield shown
+
+    async def open(self, ticket: str, is_there: bool, session: Session) -> AsyncIterator[Shown]:
+        """The assessment that the page begins with, from its beginning to its end; without one, what to do.
+
+        Args:
+            ticket: What the page came with; empty where it brought none.
+            is_there: Whether all that was said stands in the page already.
+            session: The page's own.
+        """
+        if session.turn:
+            return  # something else was begun meanwhile
+        job = await self.opening.job(ticket or self.opening.begin())
+        if job is not None:
+            session.first = job.id
+            async for shown in self._opened(job, session):
+                yield {name: shown[name] for name in _CONTROLS if name in shown} if is_there else shown
+        else:
+            yield {"reasoning": views.empty(CHOOSE, is_settled=True)}
+
+    async def watch(self, ticket: str) -> AsyncIterator[Shown]:
+        """The same for a browser that does not have the page yet."""
+        job = await self.opening.job(ticket)
+        if job is not None:
+            async for shown in self._opened(job, Session()):
+                yield shown
+
+    async def _opened(self, job: Job, session: Session) -> AsyncIterator[Shown]:
+        """An assessment that nobody asked for: its failure is not told of."""
+        async for shown in self._follow(job, session):
+            if "is_busy" in shown and not shown.get("can_restore"):
+                session.first = None
+                yield {"reasoning": views.empty(CHOOSE, is_settled=True)}
+            else:
+                yield shown
+
+    def _upload(self, picture: str | None, session: Session) -> Upload:
+        """What was uploaded; without anything, the picture that the page began with, while it is there.
+
+        Raises:
+            UploadRefused: there is no picture.
+        """
+        if picture is None and session.first is not None:
+            with contextlib.suppress(ZoomIQAError, OSError):  # removed meanwhile: as if there had been none
+                job = self.desk.get(session.first)
+                return Upload(job.pictures[0], self.desk.store.inputs(job)[0].read_bytes())
+        return read_upload(picture, self.desk.settings)
+
+    async def _follow(self, job: Job, session: Session) -> AsyncIterator[Shown]:
+        """What an assessment says, to its end, unless something else is begun on the page."""
+        turn = session.turn
+        session.assessed, session.boxes = job.id, []
+        looks: dict[int, dict[str, Any]] = {}
+        has_ended = (await asyncio.to_thread(self.desk.get, job.id)).has_ended
+        so_far: Shown = {}
         async for _, event in self.desk.follow(job.id):
-            if shown := self._after(event, job.id, looks, session):
+            if session.turn != turn:
+                return
+            shown = self._after(event, job.id, looks, session)
+            if has_ended:
+                so_far |= shown  # nothing is to be waited for: all of it is one change of the page
+            elif shown:
                 yield shown
         ended = await asyncio.to_thread(self.desk.get, job.id)
-        yield self._assessed(ended, looks)
+        if session.turn == turn:
+            yield so_far | self._assessed(ended, looks)
 
     def _after(self, event: Mapping[str, Any], key: str, looks: dict[int, dict[str, Any]], session: Session) -> Shown:
         """What an event of an assessment changes."""
@@ -120,7 +201,7 @@ class Handlers:
             "sections": look["sections"],
             "rating": look["rating"],
         }
-        shown: Shown = {"reasoning": views.reasoning(looks, False)}
+        shown: Shown = {"reasoning": views.reasoning(looks, False), "has_words": True}
         if look["box"]:
             session.boxes.append({"box": look["box"], "look": look["index"] + 2})
             if session.base:
@@ -156,7 +237,7 @@ class Handlers:
     ) -> AsyncIterator[Shown]:
         """Progress, then the result beside the original with scores, both assessments and downloads."""
         try:
-            upload = read_upload(picture, self.desk.settings)
+            upload = self._upload(picture, session)
             task = make_task("restore", options, self.desk.settings)
             job = await asyncio.to_thread(self.desk.submit, task, [upload], client)
         except ZoomIQAError as error:

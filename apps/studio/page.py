@@ -13,6 +13,7 @@ from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.routes import BUILD_PATH_LIB
 
 from zoomiqa.errors import ZoomIQAError
 
@@ -20,8 +21,11 @@ from ..service.desk import Desk  # noqa: TID252 - in a wheel it is restore_bridg
 from ..service.errors import for_strangers  # noqa: TID252
 from ..service.store import Job  # noqa: TID252
 from ..service.tasks import ENCODERS, FORMATS, MOST_CANDIDATES, MOST_ROUNDS, PREPASSES  # noqa: TID252
+from ..web.guards import Application  # noqa: TID252
+from ..web.kept import KeptFiles  # noqa: TID252
 from . import views
-from .handlers import Handlers, Session, Shown
+from .front import Front
+from .handlers import CHOOSE, Handlers, Session, Shown, is_embedded
 from .samples import make_samples
 from .theme import STYLE, make_theme
 from .uploads import picture_input, pictures_input
@@ -30,6 +34,11 @@ _PRESETS: Mapping[str, Mapping[str, float]] = json.loads((Path(__file__).parent 
 _DEFAULT_PRESET = "Balanced"
 
 _SHOW_RESULT = "() => document.querySelector('#zq-result .zq-slider')?.scrollIntoView({block: 'nearest'})"
+
+_WITH_TICKET = "(ticket, is_there, own) => [window.zqTicket ?? '', window.zqIsWhole ?? false, own]"
+
+_LINKS = {"HTTP API": "openapi.json", "Limits": "v1/limits"}
+_TABS = ("One picture", "Batch", "About")
 
 _HANDLERS_AT_ONCE = 64
 """Of each kind; they only wait for jobs, whose number the desk bounds."""
@@ -40,9 +49,10 @@ _CACHE_SECONDS = (600, 3600)
 """How often the pages' own copies of uploads are looked through, and how old they may get."""
 
 
-def add_pages(app: FastAPI, desk: Desk) -> FastAPI:
-    """The pages at the root of `app`."""
-    blocks = make_blocks(desk)
+def add_pages(app: FastAPI, desk: Desk) -> Application:
+    """`app` with the pages at its root."""
+    handlers = Handlers(desk)
+    blocks = make_blocks(desk, handlers)
     blocks.queue(
         max_size=4 * _HANDLERS_AT_ONCE,
         default_concurrency_limit=_HANDLERS_AT_ONCE,
@@ -51,7 +61,8 @@ def add_pages(app: FastAPI, desk: Desk) -> FastAPI:
     )
     # It looks for work a thousand times a second (8 % of a core, measured with nothing to do); this is often enough.
     blocks._queue.sleep_when_free = _LOOK_SECONDS
-    mounted: FastAPI = gr.mount_gradio_app(
+    style = STYLE.read_text("utf-8")
+    gr.mount_gradio_app(
         app,
         blocks,
         path="/",
@@ -66,15 +77,15 @@ def add_pages(app: FastAPI, desk: Desk) -> FastAPI:
         run_history=False,
         footer_links=[],
         theme=make_theme(),
-        css=STYLE.read_text("utf-8"),
+        css=style,
     )
-    return mounted
+    front = Front(app, handlers, blocks.theme_css + style, views.shell(_LINKS, _TABS))
+    return KeptFiles(front, "/assets/", Path(BUILD_PATH_LIB))
 
 
-def make_blocks(desk: Desk) -> gr.Blocks:
+def make_blocks(desk: Desk, handlers: Handlers) -> gr.Blocks:
     """The pages over a desk."""
     settings = desk.settings
-    handlers = Handlers(desk)
     samples = make_samples(settings.folder / "samples")
     ready = [offer.name for offer in settings.restorers if offer.is_ready]
     with gr.Blocks(
@@ -84,20 +95,23 @@ def make_blocks(desk: Desk) -> gr.Blocks:
         fill_width=True,
     ) as blocks:
         session = gr.State(Session(), time_to_live=settings.keep_seconds)
-        gr.HTML(views.head({"HTTP API": "openapi.json", "Limits": "v1/limits"}), elem_classes="zq-top-bar")
+        gr.HTML(views.head(_LINKS), elem_classes="zq-top-bar")
         with gr.Tabs():
-            with gr.Tab("One picture"):
+            with gr.Tab(_TABS[0]):
                 with gr.Row(elem_classes="zq-areas"):
                     with gr.Column(min_width=330, elem_classes="zq-area"):
                         gr.HTML("<h2>1 · Picture</h2>")
-                        picture = picture_input(
-                            label="Photograph (JPEG, PNG, WEBP, TIFF or BMP)",
-                            sources=["upload", "clipboard"],
-                            own_folder=settings.folder / "samples",
-                            height=300,
-                            elem_id="zq-picture",
-                            buttons=["fullscreen"],
-                        )
+                        # For the input itself no event returns an update, nor is it left out of a returned mapping:
+                        # Gradio would put one without our checks (`uploads`) in its place, for that page.
+                        with gr.Column(elem_id="zq-picture-place") as picture_place:
+                            picture = picture_input(
+                                label="Photograph (JPEG, PNG, WEBP, TIFF or BMP)",
+                                sources=["upload", "clipboard"],
+                                own_folder=settings.folder / "samples",
+                                height=300,
+                                elem_id="zq-picture",
+                                buttons=["fullscreen"],
+                            )
                         stage = gr.HTML(visible=False, elem_id="zq-stage")
                         with gr.Row(elem_classes="zq-samples"):
                             sample_buttons = [
@@ -116,6 +130,9 @@ def make_blocks(desk: Desk) -> gr.Blocks:
                                 filterable=False,
                             )
                             question = gr.Textbox(label="Your own question (none: the assessor's own)", max_length=500)
+                            at_once = gr.Checkbox(
+                                is_embedded(settings), label="Assess a picture as soon as it is chosen"
+                            )
                         with gr.Accordion("Measured signals and maps", open=False, elem_id="zq-signals-fold"):
                             maps = gr.Dropdown(["none"], value="none", label="Map over the picture", elem_id="zq-maps")
                             signals = gr.HTML(views.empty("Nothing was measured yet."), elem_id="zq-signals")
@@ -123,7 +140,7 @@ def make_blocks(desk: Desk) -> gr.Blocks:
                         gr.HTML("<h2>2 · Assessment</h2>")
                         rating = gr.HTML(elem_id="zq-rating")
                         reasoning = gr.HTML(
-                            views.empty("Choose a photograph or a sample, then Assess. The reasoning appears here."),
+                            views.empty(CHOOSE),
                             elem_id="zq-reasoning",
                         )
                     with gr.Column(min_width=330, elem_classes="zq-area"):
@@ -161,11 +178,11 @@ def make_blocks(desk: Desk) -> gr.Blocks:
                             prepass = gr.Dropdown(list(PREPASSES), value="none", label="Pre-pass", filterable=False)
                             file_format = gr.Dropdown(list(FORMATS), value="png", label="Format", filterable=False)
                         with gr.Accordion("What a prompt encoder gets", open=False):
-                            sent = gr.HTML(views.empty("Nothing was sent yet."))
+                            sent = gr.HTML(views.empty("Nothing was sent yet."), elem_id="zq-sent")
                         restore = gr.Button("Restore", variant="primary", elem_id="zq-restore", interactive=False)
                         progress = gr.HTML(elem_id="zq-progress")
                 result = gr.HTML(visible=False, elem_id="zq-result", container=True)
-            with gr.Tab("Batch"), gr.Row(elem_classes="zq-areas"):
+            with gr.Tab(_TABS[1]), gr.Row(elem_classes="zq-areas"):
                 with gr.Column(scale=1, min_width=300, elem_classes="zq-area"):
                     pictures = pictures_input(label="Photographs", elem_id="zq-pictures", height=240)
                     what = gr.Radio(
@@ -177,7 +194,7 @@ def make_blocks(desk: Desk) -> gr.Blocks:
                 with gr.Column(scale=3, min_width=330, elem_classes="zq-area"):
                     table = gr.HTML(views.empty("One row for each picture appears here."), elem_id="zq-table")
                     csv = gr.HTML(elem_id="zq-csv")
-            with gr.Tab("About"):
+            with gr.Tab(_TABS[2]):
                 gr.HTML(f"<p>{views.HONESTY}</p><h3>Restorers that are not ready here</h3>")
                 gr.HTML(views.offers([offer.to_dict() for offer in settings.restorers]))
 
@@ -204,7 +221,7 @@ def make_blocks(desk: Desk) -> gr.Blocks:
             "progress": progress,
             "result": result,
         }
-        one = [picture, *places.values(), assess, cancel, restore]
+        one = [picture_place, *places.values(), assess, cancel, restore]
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
         def show(shown: Shown) -> dict[Any, Any]:
@@ -212,7 +229,7 @@ def make_blocks(desk: Desk) -> gr.Blocks:
             updates: dict[Any, Any] = {places[name]: value for name, value in shown.items() if name in places}
             if "stage" in shown:
                 updates[stage] = gr.update(value=shown["stage"], visible=True)
-                updates[picture] = gr.update(visible=False)
+                updates[picture_place] = gr.update(visible=False)
             if "result" in shown:
                 updates[result] = gr.update(value=shown["result"], visible=bool(shown["result"]))
             if "maps" in shown:
@@ -246,6 +263,36 @@ def make_blocks(desk: Desk) -> gr.Blocks:
         async def on_map(name: str, own: Session) -> dict[Any, Any]:
             return show(await handlers.show_map(name, own))
 
+        async def on_open(ticket: str, is_there: bool, own: Session) -> AsyncIterator[dict[Any, Any]]:
+            async for shown in handlers.open(ticket, is_there, own):
+                yield show(shown)
+
+        async def on_chosen(
+            file: str | None, name: str, words: str, is_wanted: bool, own: Session, request: gr.Request
+        ) -> AsyncIterator[dict[Any, Any]]:
+            if not is_wanted or file is None:
+                yield {}
+                return
+            async for shown in handlers.assess(file, name, words, _client(request), own):
+                yield show(shown)
+
+        def cleared(file: str | None, own: Session) -> dict[Any, Any]:
+            """Another picture in the place of the one that was looked at."""
+            own.turn += 1
+            own.first = None
+            return {
+                picture: file,
+                picture_place: gr.update(visible=True),
+                stage: gr.update(visible=False, value=""),
+                restore: gr.update(interactive=False),
+                assess: gr.update(interactive=True),
+                cancel: gr.update(interactive=False),
+            }
+
+        if handlers.opening.is_on:
+            ticket, is_there = gr.Textbox(visible=False), gr.Checkbox(visible=False)
+            blocks.load(on_open, [ticket, is_there, session], one, js=_WITH_TICKET, **private)
+        picture.upload(on_chosen, [picture, assessor, question, at_once, session], one, **private)
         assess.click(on_assess, [picture, assessor, question, session], one, **private)
         restore.click(
             _with_request(on_restore),
@@ -256,27 +303,12 @@ def make_blocks(desk: Desk) -> gr.Blocks:
         maps.input(on_map, [maps, session], one, **private)
         for button in (cancel, stop):
             button.click(handlers.cancel, [session], None, queue=False, **private)
-        another.click(
-            lambda: (
-                gr.update(value=None, visible=True),
-                gr.update(visible=False, value=""),
-                gr.update(interactive=False),
-            ),
-            None,
-            [picture, stage, restore],
-            **private,
-        )
+        places_of_cleared = [picture, picture_place, stage, restore, assess, cancel]
+        another.click(lambda own: cleared(None, own), [session], places_of_cleared, **private)
         for button, sample in zip(sample_buttons, samples, strict=True):
             button.click(
-                lambda path=str(sample.file): (
-                    gr.update(value=path, visible=True),
-                    gr.update(visible=False, value=""),
-                    gr.update(interactive=False),
-                ),
-                None,
-                [picture, stage, restore],
-                **private,
-            )
+                lambda own, path=str(sample.file): cleared(path, own), [session], places_of_cleared, **private
+            ).then(on_chosen, [picture, assessor, question, at_once, session], one, **private)
         preset.input(_set_preset, [preset], [strength, candidates, loop], **private)
         for control in (strength, candidates, loop):
             control.input(lambda: None, None, [preset], **private)

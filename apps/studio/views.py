@@ -71,9 +71,35 @@ def head(links: Mapping[str, str]) -> Markup:
     ).format(items)
 
 
-def empty(words: str) -> Markup:
-    """A place where something will be."""
-    return Markup('<p class="zq-empty">{}</p>').format(words)
+def shell(links: Mapping[str, str], tabs: Sequence[str]) -> Markup:
+    """The page before its controls are there: the same areas, whose places (`data-place`) are filled as words come."""
+    blank = Markup('<div class="zq-blank zq-keep"></div>')
+    areas = (
+        ("1 · Picture", Markup('<div data-place="stage"><div class="zq-blank zq-blank-picture zq-keep"></div></div>')),
+        (
+            "2 · Assessment",
+            Markup(
+                '<div data-place="rating"><div class="zq-blank zq-blank-rating zq-keep"></div></div>'
+                '<div data-place="reasoning">{}</div>'
+            ).format(reasoning({}, False)),
+        ),
+        ("3 · Restoration", blank * 2),
+    )
+    return Markup(
+        '<div id="zq-shell">{}<div class="zq-shell-tabs" aria-hidden="true">{}</div>'
+        '<div class="zq-shell-areas">{}</div></div>'
+    ).format(
+        head(links),
+        Markup("").join(Markup("<span>{}</span>").format(name) for name in tabs),
+        Markup("").join(
+            Markup('<section class="zq-area"><h2>{}</h2>{}</section>').format(title, body) for title, body in areas
+        ),
+    )
+
+
+def empty(words: str, *, is_settled: bool = False) -> Markup:
+    """A place where something will be; settled where nothing is on its way there."""
+    return Markup('<p class="zq-empty{}">{}</p>').format(" zq-settled" if is_settled else "", words)
 
 
 def stage(

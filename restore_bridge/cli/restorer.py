@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from restore_bridge.restorers import DEFAULT_RESTORER
 from zoomiqa.cli import common
 from zoomiqa.errors import OptionInvalid
 
@@ -17,9 +18,9 @@ def add_restorer_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("restorer")
     group.add_argument(
         "--restorer",
-        default="classical",
+        default=DEFAULT_RESTORER,
         metavar="NAME",
-        help="who restores; see `restore-bridge plugins` (default: classical)",
+        help="who restores; see `restore-bridge plugins` (default: %(default)s)",
     )
     group.add_argument("--preset", help="of a diffusion restorer: quality or fidelity (default: quality)")
     group.add_argument(

@@ -7,6 +7,9 @@ from typing import Any
 from restore_bridge.restorers.base import Capabilities, Restored, Restorer, RestoreSettings
 from zoomiqa.plugins import Registry
 
+DEFAULT_RESTORER = "compact"
+"""Embedded, like every default: it needs no download and no GPU."""
+
 REGISTRY: Registry[Restorer] = Registry(
     "restorer",
     "restore_bridge.restorers",
@@ -45,4 +48,13 @@ def restorer_names() -> tuple[str, ...]:
     return REGISTRY.names()
 
 
-__all__ = ["REGISTRY", "Capabilities", "RestoreSettings", "Restored", "Restorer", "load_restorer", "restorer_names"]
+__all__ = [
+    "DEFAULT_RESTORER",
+    "REGISTRY",
+    "Capabilities",
+    "RestoreSettings",
+    "Restored",
+    "Restorer",
+    "load_restorer",
+    "restorer_names",
+]

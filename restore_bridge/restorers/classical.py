@@ -6,7 +6,7 @@ the guidance decides **whether** and **where**, and its words bound how far. Wit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,17 +74,7 @@ class ClassicalRestorer:
                 picture, (Note("classical-nothing-asked", "the guidance names no flaw; the picture is unchanged"),)
             )
         original = np.asarray(picture.pixels, np.float32) / np.float32(255)
-        current = original
-        motion = {action.box_fraction for action in actions if action.operation is Operation.DEBLUR_MOTION}
-        steps: list[dict[str, Any]] = []
-        for action in actions:
-            context = _Context(settings.seed, action.box_fraction in motion or None in motion)
-            strength = action.strength * settings.strength
-            if action.box_fraction is None:
-                current, amount = _OPERATIONS[action.operation](current, strength, action, context)
-            else:
-                current, amount = _in_box(current, action, strength, picture.size, context)
-            steps.append({**action.to_dict(), "amount": amount})
+        current, steps = carry_out(original, actions, strength=settings.strength, seed=settings.seed)
         pixels = np.clip(np.rint(current * 255), 0, 255).astype(np.uint8)
         idle = [step["operation"] for step in steps if not step["amount"]]
         notes = (
@@ -94,6 +84,33 @@ class ClassicalRestorer:
         )
         unchanged = np.array_equal(pixels, picture.pixels)
         return Restored(picture if unchanged else picture.with_pixels(pixels), notes, tuple(steps))
+
+
+def carry_out(
+    pixels: Floats, actions: Sequence[Action], *, strength: float = 1.0, seed: int = 0
+) -> tuple[Floats, list[dict[str, Any]]]:
+    """Carry out a plan, step by step.
+
+    Args:
+        pixels: H×W×3 RGB 0..1.
+        actions: The plan, in working order.
+        strength: Multiplies the strength of every action.
+        seed: For operations that draw.
+
+    Returns:
+        The picture (not clipped), and for each action what was measured (empty where nothing was to be done).
+    """
+    size = (pixels.shape[1], pixels.shape[0])
+    motion = {action.box_fraction for action in actions if action.operation is Operation.DEBLUR_MOTION}
+    steps: list[dict[str, Any]] = []
+    for action in actions:
+        context = _Context(seed, action.box_fraction in motion or None in motion)
+        if action.box_fraction is None:
+            pixels, amount = _OPERATIONS[action.operation](pixels, action.strength * strength, action, context)
+        else:
+            pixels, amount = _in_box(pixels, action, action.strength * strength, size, context)
+        steps.append({**action.to_dict(), "amount": amount})
+    return pixels, steps
 
 
 Amount = dict[str, float | str]

@@ -173,7 +173,7 @@ def test_limits_health_and_description(client):
     assert limits["limits"]["pixels"] == 50_000_000
     assert limits["limits"]["strip_private_metadata"] is True
     assert limits["assessors"] == ["compact"]
-    assert limits["restorers"][0]["name"] == "classical"
+    assert limits["restorers"][0]["name"] == "compact"
     assert client.get("/healthz").json()["ok"] is True
     description = client.get("/openapi.json").json()
     assert sorted(path for path in description["paths"] if path.startswith(("/v1", "/healthz"))) == [

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
-from zoomiqa.assessors.compact.diagnosis import RULES, STRENGTHS, diagnose, overlap, region_of, severity_of
+from zoomiqa.assessors.compact.diagnosis import (
+    DOUBT,
+    DOUBTFUL,
+    RULES,
+    STRENGTHS,
+    diagnose,
+    overlap,
+    region_of,
+    severity_of,
+)
 from zoomiqa.imaging.distortions import distort, soft_mask
 from zoomiqa.imaging.signals import SIGNALS, measure
 from zoomiqa.imaging.signals.registry import Signals
@@ -72,8 +81,8 @@ def test_any_signals_give_true_findings(draw):
     native = Signals((400, 300), 1.0, values)
     first = Signals((352, 264), 0.5, {n: None if SIGNALS[n].is_native else v for n, v in values.items()})
     for findings in (diagnose(first, native, BOX), diagnose(first), diagnose(native)):
-        strengths = [finding.strength for finding in findings]
-        assert strengths == sorted(strengths, reverse=True)
+        worths = [finding.strength - DOUBT * (finding.flaw in DOUBTFUL) for finding in findings]
+        assert worths == sorted(worths, reverse=True)
         for finding in findings:
             assert 0 < finding.strength <= 1
             assert finding.severity == severity_of(finding.strength)

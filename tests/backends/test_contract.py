@@ -5,7 +5,7 @@ import pytest
 
 from tests.backends.fake_server import FakeServer
 from tests.tiny_vlm import forced_backend
-from zoomiqa.assessors.compact import CompactBackend
+from zoomiqa.assessors.compact import CompactBackend, SignalsBackend
 from zoomiqa.backends import Backend, ScriptedBackend, open_session, stream_reply
 from zoomiqa.imaging import picture_from_array
 from zoomiqa.protocol import parse_reply
@@ -41,6 +41,7 @@ def vllm_backend(request):
 BACKENDS = {
     "scripted": lambda _: ScriptedBackend(lambda request: TEXT),
     "compact": lambda _: CompactBackend(),
+    "signals": lambda _: SignalsBackend(),
     "openai": openai_backend,
     "transformers": lambda request: forced_backend(request.getfixturevalue("tiny_vlm"), lambda _: TEXT, batch_size=2),
     "vllm": vllm_backend,

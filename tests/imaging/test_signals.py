@@ -18,6 +18,8 @@ from zoomiqa.imaging.distortions import distort
 from zoomiqa.imaging.signals import SIGNALS, hints, hue_name, measure
 from zoomiqa.imaging.signals.canvas import FULL_LIMIT_PX, TILE_PX, canvas_of, reduced
 from zoomiqa.imaging.signals.color import cast_of_gains, hasler_colorfulness, measure_color
+from zoomiqa.imaging.signals.exposure import MOST_STOPS, features, measure_exposure
+from zoomiqa.imaging.signals.exposure import weights as exposure_weights
 from zoomiqa.imaging.signals.light import weights
 from zoomiqa.imaging.signals.noise import chen_sigma
 
@@ -122,7 +124,9 @@ def test_noise_does_not_read_as_sharpness():
         ("camera_noise", "chroma_noise_sigma", True),
         ("jpeg", "blocking", True),
         ("low_light", "luma_p99", False),
+        ("low_light", "exposure", False),
         ("overexposure", "brightness", True),
+        ("overexposure", "exposure", True),
         ("low_contrast", "contrast_range", False),
         ("haze", "haze", True),
         ("desaturation", "colorfulness", False),
@@ -170,9 +174,28 @@ def test_gains_have_a_strength_and_a_hue():
 
 
 def test_the_lights_weights_are_small_and_finite():
-    arrays = weights()
-    assert sum(array.size for array in arrays.values()) < 200_000
-    assert all(np.isfinite(array).all() for array in arrays.values())
+    for arrays, most in ((weights(), 200_000), (exposure_weights(), 20_000)):
+        assert sum(array.size for array in arrays.values()) < most
+        assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_untouched_photographs_have_no_stops_to_gain(name):
+    found = measure_exposure(reduced(PHOTOS[name], 144))["exposure"]
+    assert abs(found) < 0.9
+
+
+def test_exposure_is_defined_at_the_ends():
+    for level in (0, 1, 128, 255):
+        rgb = np.full((5, 7, 3), level, np.uint8)
+        assert np.isfinite(features(rgb)).all()
+        assert abs(measure_exposure(rgb)["exposure"]) <= MOST_STOPS
+
+
+def test_a_flat_or_veiled_picture_is_not_misexposed():
+    for distortion in ("low_contrast", "haze"):
+        rgb = distort(reduced(PHOTOS["coffee"], 144), distortion, 3).pixels
+        assert abs(measure_exposure(rgb)["exposure"]) < 0.9
 
 
 @pytest.mark.parametrize("sigma", [1.5, 2.5, 4.0])

@@ -811,4 +811,4 @@ def test_the_command_restores_with_a_pipeline_folder(tiny, photos, tmp_path, cap
     for wrong in (["steps"], ["steps=4"]):
         assert main([*run, "--restorer-option", *wrong]) == 2
     assert main(["run", photo, "--out", str(tmp_path), "--preset", "quality"]) == 2
-    assert "classical" in capsys.readouterr().err
+    assert "compact" in capsys.readouterr().err

@@ -81,7 +81,7 @@ def test_a_restored_picture_is_marked_and_the_original_is_not(photos: Path, tmp_
     assert result.kept == "restored"
     said = read(result.picture.metadata.xmp)
     assert said[KIND] == ENHANCED
-    assert said[Name(OWN, "RestoredBy")].startswith("classical ")
+    assert said[Name(OWN, "RestoredBy")].startswith("compact ")
     assert said[Name(BASIC, "Rating")] == "4"  # what the photographer set
     assert KIND not in read(source.metadata.xmp)
 

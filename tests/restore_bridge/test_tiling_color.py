@@ -53,7 +53,7 @@ def test_tiled_identity_is_exact(blend, tile, overlap):
     assert np.array_equal(doubled, pixels.repeat(2, 0).repeat(2, 1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.integers(1, 12),
     st.integers(1, 12),
@@ -61,12 +61,18 @@ def test_tiled_identity_is_exact(blend, tile, overlap):
     st.integers(0, 32),
     st.integers(0, 16),
     st.sampled_from(["linear", "gaussian"]),
+    st.booleans(),
 )
-def test_aligned_tiles_cover_overlap_and_leave_their_margins_out(columns, rows, tiles, overlap, margin, blend):
+def test_aligned_tiles_cover_overlap_and_leave_their_margins_out(columns, rows, tiles, overlap, margin, blend, is_snug):
     align, tile = 8, 8 * tiles
     overlap = min(overlap, tile - align)
     margin = min(margin, overlap // 2)
-    plan = plan_tiles((columns * align, rows * align), tile, overlap, margin=margin, align=align)
+    size = (columns * align, rows * align)
+    plan = plan_tiles(size, tile, overlap, margin=margin, align=align, is_snug=is_snug)
+    loose = plan_tiles(size, tile, overlap, margin=margin, align=align)
+    assert len(plan.boxes) == len(loose.boxes)
+    assert plan.boxes[0].width <= loose.boxes[0].width
+    assert plan.boxes[0].height <= loose.boxes[0].height
     assert all(box.x1 % align == box.y1 % align == 0 for box in plan.boxes)
     for low, high in (("x1", "x2"), ("y1", "y2")):
         spans = sorted({(getattr(box, low), getattr(box, high)) for box in plan.boxes})
@@ -189,3 +195,9 @@ def test_colour_fix_none_and_unknown():
     assert fix_color(pixels, pixels, "none") is pixels
     with pytest.raises(OptionInvalid, match="wavelet"):
         fix_color(pixels, pixels, "wavlet")
+
+
+def test_snug_tiles_compute_less_twice():
+    loose, snug = (plan_tiles((1152, 872), 1024, 96, align=8, is_snug=is_snug) for is_snug in (False, True))
+    areas = [sum(box.width * box.height for box in plan.boxes) for plan in (loose, snug)]
+    assert areas[1] < 1.1 * 1152 * 872 < areas[0]

@@ -14,10 +14,12 @@ from PIL import Image  # noqa: E402
 from training.compact.rating import corpus, losses  # noqa: E402
 from training.compact.rating.backbone import EPSILON, Backbone, Convolution, load_backbone  # noqa: E402
 from training.compact.rating.command import main  # noqa: E402
-from training.compact.rating.network import ATTRIBUTES, CELL, LOCAL, RatingNetwork  # noqa: E402
+from training.compact.rating.learning import Pictures, describe, fit_scale, fit_spread  # noqa: E402
+from training.compact.rating.network import ATTRIBUTES, CELL, DOUBTS, LOCAL, WHOLE, Heads, RatingNetwork  # noqa: E402
+from training.compact.rating.scenes import scenes_of  # noqa: E402
 from zoomiqa import assess, create_assessor  # noqa: E402
 from zoomiqa.assessors.compact import network as runtime  # noqa: E402
-from zoomiqa.assessors.compact.features import viewing_copy  # noqa: E402
+from zoomiqa.assessors.compact.features import HANDMADE_COUNT, viewing_copy  # noqa: E402
 from zoomiqa.imaging.distortions import DISTORTIONS  # noqa: E402
 
 
@@ -94,7 +96,7 @@ def test_the_rating_is_the_weighted_mean_of_the_map_at_any_size(backbone_file):
         for height, width in ((64, 96), (160, 64)):
             maps, statistics = network.trunk(torch.randint(0, 255, (2, height, width, 3), dtype=torch.uint8))
             assert network.upper.features(maps, statistics).shape == (2, LOCAL, height // CELL, width // CELL)
-            out = network.upper(maps, statistics)
+            out = network.upper(maps, statistics, torch.randn(2, HANDMADE_COUNT))
             assert out.quality.shape == (2, height // CELL, width // CELL)
             assert torch.allclose((out.quality * out.weight).sum((1, 2)), out.rating, atol=1e-4)
     assert ATTRIBUTES == runtime.ATTRIBUTES
@@ -116,6 +118,24 @@ def test_folds_are_even_within_subsets_and_follow_the_seed():
     for part in (fold[:50], fold[50:]):
         counts = np.bincount(part, minlength=corpus.FOLDS)
         assert counts.max() - counts.min() <= 1
+
+
+def test_photos_of_one_scene_share_a_fold():
+    subsets = ["a"] * 60
+    scenes = np.arange(60)
+    scenes[:9], scenes[20:24] = 0, 20
+    fold = corpus.folds_of(subsets, 0, scenes=scenes)
+    assert len(set(fold[:9].tolist())) == len(set(fold[20:24].tolist())) == 1
+    assert np.bincount(fold, minlength=corpus.FOLDS).tolist() == [12] * 5
+
+
+def test_pictures_alike_in_content_are_one_scene():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((800, LOCAL, 1, 1)).astype(np.float16)
+    features[7] = features[3] + np.float16(0.1) * rng.standard_normal(features[3].shape).astype(np.float16)
+    scenes = scenes_of(features)
+    assert scenes[7] == scenes[3]
+    assert len(np.unique(scenes)) == 799
 
 
 def test_chains_use_fit_photos_only_and_get_worse(pictures):
@@ -165,13 +185,28 @@ def test_the_rank_loss_weighs_pairs_of_two_subsets_less():
 
 
 def test_the_spread_learns_the_mean_absolute_error():
-    spread = torch.full((200,), 1.0, requires_grad=True)
-    error = torch.linspace(0, 0.8, 200)
-    for _ in range(300):
-        loss = losses.likelihood(torch.zeros(200), spread.mean().expand(200), error).mean()
-        (step,) = torch.autograd.grad(loss, spread)
-        spread = (spread - 20 * step).clamp(min=0.05).detach().requires_grad_()
-    assert float(spread.detach().mean()) == pytest.approx(0.4, abs=0.02)
+    heads, rng = Heads(), np.random.default_rng(0)
+    doubts = rng.uniform(-1, 1, (4000, DOUBTS)).astype(np.float32)
+    expected = 0.4 + 0.2 * doubts[:, 2]
+    fit_spread(heads, doubts, rng.exponential(expected).astype(np.float32))
+    with torch.no_grad():
+        spread = heads.spread(torch.from_numpy(doubts)).numpy()
+    assert np.abs(spread - expected).mean() < 0.03
+
+
+def test_the_scale_makes_scored_pictures_standard():
+    heads, rng = Heads(), np.random.default_rng(0)
+    pictures = Pictures(
+        (3 + 2 * rng.standard_normal((80, LOCAL, 2, 3))).astype(np.float16),
+        (100 + 9 * rng.standard_normal((80, HANDMADE_COUNT))).astype(np.float32),
+    )
+    fit_scale(heads, pictures)
+    seen = describe(heads, pictures)
+    assert seen.cells.shape == (80, 6, LOCAL)
+    assert seen.whole.shape == (80, WHOLE)
+    for part in (seen.cells.float(), seen.whole):
+        assert abs(float(part.mean())) < 0.02
+        assert float(part.std()) == pytest.approx(1, abs=0.03)
 
 
 def test_a_change_in_one_place_must_show_in_that_place():
@@ -193,7 +228,8 @@ def test_the_short_form_runs_every_part_and_goes_on_where_it_stopped(pictures, b
     assert "exported network differs" in printed
     card = json.loads(out.with_suffix(".json").read_text("utf-8"))
     assert card["bytes"] == out.stat().st_size
-    assert card["fit"] + card["validation"] == 10
+    assert card["photos"] == card["out_of_fold"]["photos"] == 10
+    assert 0 < card["validation"]["photos"] < 10
     assert card["known_changes"]["photos"] == 1
     judge = create_assessor("compact", network=out)
     assert judge.info.version != create_assessor("compact").info.version

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restore_bridge.actions import Operation
+from restore_bridge.actions import Operation, plan_actions
 from restore_bridge.guidance import split_text
 from restore_bridge.restorers import load_restorer
-from restore_bridge.restorers.compact.condition import CHANNELS, DETAIL
+from restore_bridge.restorers.compact.condition import CHANNELS, DETAIL, first_guess
 from restore_bridge.restorers.compact.tone import THUMBNAIL, apply_curve, quantiles_of
 from training.compact.restorer import cases, photos
-from training.compact.restorer.cases import CANVAS, KINDS, PATCH, Damage
+from training.compact.restorer.cases import KINDS, LARGEST, Damage
 from zoomiqa.errors import OptionInvalid
 from zoomiqa.imaging.picture import picture_from_array
 from zoomiqa.vocabulary import REGIONS
 
 torch = pytest.importorskip("torch", reason="torch is not installed (extra train)")
 
-from training.compact.restorer import export, fit_detail, fit_tone, network  # noqa: E402
+from training.compact.restorer import export, fit_detail, fit_tone, network, pool  # noqa: E402
 from training.compact.restorer.command import main  # noqa: E402
 
 
@@ -43,8 +43,11 @@ def noise_like(height, width, seed=0):
 
 
 @pytest.fixture(scope="module")
-def canvas():
-    return noise_like(CANVAS, CANVAS)
+def clean():
+    return noise_like(80, 96)
+
+
+SMALL = pool.PoolSettings(cases=3, renewal=2, patch=64, batch=2)
 
 
 @pytest.fixture(scope="module")
@@ -67,26 +70,58 @@ def test_the_parser_reads_what_is_said(kind):
                 assert action.box_fraction == (REGIONS[place] if place else None)
 
 
-def test_cases_are_drawn_from_the_seed(canvas):
-    first, second = (cases.draw_case(canvas, np.random.default_rng(4)) for _ in range(2))
-    other = cases.draw_case(canvas, np.random.default_rng(5))
-    assert first.given.shape == first.wanted.shape == (3, PATCH, PATCH)
-    assert first.condition.shape == (len(CHANNELS), PATCH, PATCH)
+def test_cases_are_drawn_from_the_seed(clean):
+    first, second = (cases.draw_case(clean, np.random.default_rng(4)) for _ in range(2))
+    other = cases.draw_case(clean, np.random.default_rng(5))
+    assert first.given.shape == first.guess.shape == first.wanted.shape == (3, 80, 96)
+    assert first.condition.shape == (len(CHANNELS), 80, 96)
     assert np.array_equal(first.given, second.given)
     assert first.text == second.text
     assert not np.array_equal(first.given, other.given)
 
 
-def test_every_case_says_something(canvas):
+def test_every_case_says_something(clean):
     rng = np.random.default_rng(0)
     for _ in range(60):
-        case = cases.draw_case(canvas, rng)
+        case = cases.draw_case(clean, rng)
         assert case.text
         assert 0 <= case.given.min() <= case.given.max() <= 1
         assert case.condition.max() <= 1
 
 
-def test_what_is_not_named_is_to_stay(canvas, monkeypatch):
+def test_the_first_guess_is_that_of_use(clean, monkeypatch):
+    blur = next(kind for kind in KINDS if kind.distortion == "gaussian_blur")
+    monkeypatch.setattr(cases, "draw_damages", lambda rng: [(Damage(blur, 1.5, 1, None), 0.5)])
+    monkeypatch.setattr(cases, "WRONG", 0.0)
+    case = cases.draw_case(clean, np.random.default_rng(0))
+    given = np.ascontiguousarray(case.given.transpose(1, 2, 0))
+    assert np.array_equal(case.guess.transpose(1, 2, 0), first_guess(given, plan_actions(split_text(None, case.text))))
+    assert np.abs(np.diff(case.guess)).mean() > 1.5 * np.abs(np.diff(case.given)).mean()
+
+
+def test_views_are_bounded_and_large_enough():
+    rng = np.random.default_rng(0)
+    for size in ((photos.LEAST_SIDE, 500), (800, 600)):
+        for _ in range(20):
+            view = cases.view_from(noise_like(*size), rng)
+            assert photos.LEAST_SIDE <= min(view.shape[:2]) <= max(view.shape[:2]) <= LARGEST
+
+
+def test_a_pool_follows_from_seed_and_step(folder):
+    found = photos.load(photos.split(folder, "train"))
+    whole = pool.Pool(found, SMALL, seed=1)
+    drawn = [whole.draw(step) for step in range(9)]
+    again = pool.Pool(found, SMALL, seed=1, step=6)
+    for step in (6, 7, 8):
+        for first, second in zip(drawn[step], again.draw(step), strict=True):
+            assert torch.equal(first, second)
+    assert drawn[0].given.shape == drawn[0].guess.shape == (2, 3, 64, 64)
+    assert drawn[0].condition.shape == (2, len(CHANNELS), 64, 64)
+    assert not torch.equal(drawn[0].given, drawn[1].given)
+    assert not torch.equal(drawn[0].given, pool.Pool(found, SMALL, seed=2).draw(0).given)
+
+
+def test_what_is_not_named_is_to_stay(clean, monkeypatch):
     noise, blur = (
         next(kind for kind in KINDS if kind.distortion == name) for name in ("gaussian_noise", "gaussian_blur")
     )
@@ -94,20 +129,20 @@ def test_what_is_not_named_is_to_stay(canvas, monkeypatch):
     monkeypatch.setattr(cases, "draw_damages", lambda rng: drawn)
     monkeypatch.setattr(cases, "WRONG", 0.0)
     monkeypatch.setattr(cases, "NAMED", -1.0)
-    unnamed = cases.draw_case(canvas, np.random.default_rng(0))
+    unnamed = cases.draw_case(clean, np.random.default_rng(0))
     assert np.array_equal(unnamed.given, unnamed.wanted)
     monkeypatch.setattr(cases, "NAMED", 2.0)
-    named = cases.draw_case(canvas, np.random.default_rng(0))
+    named = cases.draw_case(clean, np.random.default_rng(0))
     assert np.abs(named.given - named.wanted).mean() > 0.02
     assert {action.operation for action in cases.plan_of(named.text)} == {Operation.DEBLUR, Operation.DENOISE}
 
 
-def test_the_right_lift_brings_a_dark_patch_back(canvas):
+def test_the_right_lift_brings_a_dark_patch_back(clean):
     light = next(kind for kind in KINDS if kind.family == "light")
-    dark = cases.spoil(canvas, [Damage(replace(light, distortion="low_light"), 0.2, 1, None)])
+    dark = cases.spoil(clean, [Damage(replace(light, distortion="low_light"), 0.2, 1, None)])
     curve = np.array([-np.log(0.2) / cases.DEEPEN, -np.log(cases.DEEPEN)], np.float32)
     lifted = apply_curve(dark.astype(np.float32) / 255, curve)
-    assert np.abs(lifted - canvas / 255).mean() < 0.35 * np.abs(dark / 255 - canvas / 255).mean()
+    assert np.abs(lifted - clean / 255).mean() < 0.35 * np.abs(dark / 255 - clean / 255).mean()
 
 
 def test_the_curve_is_the_same_for_training_and_use():
@@ -136,16 +171,19 @@ def test_detail_network_is_told():
     net = network.DetailNet().eval()
     pixels, condition = torch.rand(1, 3, 32, 40), torch.zeros(1, len(CHANNELS), 32, 40)
     with torch.no_grad():
-        assert torch.equal(net(pixels, condition), pixels)
+        assert torch.equal(net(pixels, pixels, condition), pixels)
         condition[:, 0, :, :16] = 0.7
-        made = net(pixels, condition)
+        made = net(pixels, pixels, condition)
+        guessed = net(pixels, pixels + 0.1, condition)
     assert torch.equal(made[..., 16:], pixels[..., 16:])
     assert not torch.allclose(made[..., :16], pixels[..., :16])
+    assert torch.equal(guessed[..., 16:], pixels[..., 16:] + 0.1)
+    assert not torch.allclose(guessed[..., :16], made[..., :16] + 0.1, atol=1e-4)
 
 
 def test_a_run_that_was_cut_off_goes_on(folder, tmp_path):
     found = photos.load(photos.split(folder, "train"))
-    settings = fit_detail.FitSettings(steps=3, batch=2, warm_up=1)
+    settings = fit_detail.FitSettings(steps=3, warm_up=1, pool=SMALL)
     whole = fit_detail.fit_detail(found, settings, tmp_path / "whole", report=lambda line: None)
 
     class CutOffError(Exception):
@@ -169,17 +207,17 @@ def test_export_keeps_the_networks(tmp_path):
     detail, tone = network.DetailNet().eval(), network.ToneNet().eval()
     export.export_detail(detail, tmp_path / "detail.onnx")
     export.export_tone(tone, tmp_path / "tone.onnx")
-    pixels, condition = torch.rand(1, 3, 24, 64), torch.rand(1, len(CHANNELS), 24, 64)
+    (pixels, guess), condition = torch.rand(2, 1, 3, 24, 64), torch.rand(1, len(CHANNELS), 24, 64)
     thumbnail, told = torch.rand(1, 3, THUMBNAIL, THUMBNAIL), torch.full((1, 1), 0.7)
     quantiles = torch.from_numpy(quantiles_of(thumbnail.numpy()))
     with torch.no_grad():
-        expected = detail(pixels, condition).numpy(), tone(thumbnail, quantiles, told).numpy()
+        expected = detail(pixels, guess, condition).numpy(), tone(thumbnail, quantiles, told).numpy()
     made = [
         onnxruntime.InferenceSession(tmp_path / name).run(None, {key: value.numpy() for key, value in inputs.items()})[
             0
         ]
         for name, inputs in (
-            ("detail.onnx", {"pixels": pixels, "condition": condition}),
+            ("detail.onnx", {"pixels": pixels, "guess": guess, "condition": condition}),
             ("tone.onnx", {"thumbnail": thumbnail, "quantiles": quantiles, "told": told}),
         )
     ]
@@ -189,8 +227,8 @@ def test_export_keeps_the_networks(tmp_path):
 
 def test_the_short_form_of_every_task(folder, tmp_path, capsys):
     common = ["--photos", str(folder), "--run", str(tmp_path / "run")]
-    assert main(["detail", *common, "--steps", "2"]) == 0
-    assert main(["tone", *common, "--steps", "2"]) == 0
+    assert main(["detail", *common, "--short"]) == 0
+    assert main(["tone", *common, "--short"]) == 0
     rows = [{"family": "noise", **{key: [20.0, 0.5, 0.3] for key in ("input", "own right", "classical right")}}]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     out = tmp_path / "out"

@@ -24,6 +24,7 @@ BACKENDS: Registry[Backend] = Registry(
         "compact": "zoomiqa.assessors.compact:CompactBackend",
         "openai": "zoomiqa.backends.openai:OpenAIBackend",
         "scripted": "zoomiqa.backends.scripted:replay",
+        "signals": "zoomiqa.assessors.compact:SignalsBackend",
         "transformers": "zoomiqa.backends.transformers:TransformersBackend",
         "vllm": "zoomiqa.backends.vllm:VLLMBackend",
     },

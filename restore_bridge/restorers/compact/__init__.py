@@ -1,8 +1,9 @@
 """The compact restorer: two small networks of this project that do what the guidance names, where it names it.
 
-Noise, blur, motion blur, compression (and ringing) go to a U-Net told by maps of strength; darkness to a curve from a
-thumbnail. The networks were trained on the answers of the same parser (`training.compact.restorer`). All other flaws,
-casts among them, go on to `classical`. What nothing is said of comes out as it went in, pixel for pixel.
+Noise, blur, motion blur, compression (and ringing) go to a U-Net told by maps of strength, which starts from what a
+Wiener filter makes of a named round blur; darkness goes to a curve from a thumbnail. The networks were trained on the
+answers of the same parser (`training.compact.restorer`). All other flaws, casts among them, go on to `classical`. What
+nothing is said of comes out as it went in, pixel for pixel.
 """
 
 from __future__ import annotations
@@ -110,14 +111,14 @@ class CompactRestorer:
         """Noise, blur and compression, all at once."""
         import numpy as np
 
-        from restore_bridge.restorers.compact.condition import DETAIL, condition_maps
+        from restore_bridge.restorers.compact.condition import DETAIL, condition_maps, first_guess
 
         named = tuple(action for action in actions if action.operation in DETAIL)
         if not named:
             return current
         tile, overlap = settings.tiles(self.capabilities)
         condition = condition_maps(named, (current.shape[1], current.shape[0]))
-        made = self._networks.detail(current, condition, tile=tile, overlap=overlap)
+        made = self._networks.detail(current, first_guess(current, named), condition, tile=tile, overlap=overlap)
         change = float(np.abs(made - current).mean()) * 255 * settings.strength
         amount = {"mean_change_of_255": round(change, 2)}
         told = [action for action in named if action.operation is not Operation.LIFT]

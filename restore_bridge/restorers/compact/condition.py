@@ -1,7 +1,8 @@
 """From guidance to what the compact network is told: a strength map for each detail family. It must not know networks.
 
-Training and use meet here: both read words with `restore_bridge.guidance`, plan with `restore_bridge.actions`, and draw
-the plan with `condition_maps`, so that a word means to the network what it meant when it was trained.
+Training and use meet here: both read words with `restore_bridge.guidance`, plan with `restore_bridge.actions`, draw the
+plan with `condition_maps` and take the first guess from `first_guess`, so that a word means to the network what it
+meant when it was trained.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from restore_bridge.actions import STRENGTHS, Action, Operation
-from restore_bridge.restorers.classical import feathered_mask
+from restore_bridge.restorers.classical import carry_out, feathered_mask
 from zoomiqa.types import Box
 
 Floats = NDArray[np.float32]
@@ -30,6 +31,9 @@ DETAIL: dict[Operation, int] = {
     Operation.LIFT: 4,
 }
 """The plane of each operation that the detail network does."""
+
+GUESSED = frozenset({Operation.DEBLUR, Operation.SHARPEN})
+"""Operations that `classical` tries first, as the width of a blur shows in a whole picture and not in a patch."""
 
 OWN = frozenset(DETAIL)
 """Operations that the two networks do; all others go on to `classical`. Casts are among those: a network that saw
@@ -58,3 +62,20 @@ def condition_maps(actions: Sequence[Action], size: tuple[int, int]) -> Floats:
                 where = feathered_mask(Box.from_fraction(action.box_fraction, size), size)
             np.maximum(plane, np.float32(action.strength) * where, out=plane)
     return maps
+
+
+def first_guess(pixels: Floats, actions: Sequence[Action]) -> Floats:
+    """What the network starts from: `pixels` with the named round blur undone by a Wiener filter, noise and all.
+
+    Args:
+        pixels: H×W×3 RGB 0..1.
+        actions: A plan. Motion is looked at (nothing is undone where it is named), other operations are passed over.
+
+    Returns:
+        H×W×3 RGB 0..1, equal to `pixels` wherever no round blur is named.
+    """
+    tried = [action for action in actions if action.operation in GUESSED]
+    if not tried:
+        return pixels
+    motion = [action for action in actions if action.operation is Operation.DEBLUR_MOTION]
+    return np.clip(carry_out(pixels, [*tried, *motion])[0], 0, 1)

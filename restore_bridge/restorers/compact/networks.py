@@ -58,11 +58,12 @@ class Networks:
         told = np.full((1, 1), strength, np.float32)
         return np.asarray(self._run("tone.onnx", thumbnail=thumbnail, quantiles=quantiles_of(thumbnail), told=told)[0])
 
-    def detail(self, pixels: Floats, condition: Floats, *, tile: int, overlap: int) -> Floats:
+    def detail(self, pixels: Floats, guess: Floats, condition: Floats, *, tile: int, overlap: int) -> Floats:
         """Repair detail where `condition` names a flaw.
 
         Args:
             pixels: H×W×3 RGB 0..1.
+            guess: The same with round blur undone (see `first_guess`).
             condition: len(CHANNELS)×H×W, 0..1 (see `condition_maps`).
             tile: Side of a tile; rounded down to a multiple of `STRIDE`.
             overlap: What neighbours share.
@@ -74,12 +75,12 @@ class Networks:
         tile = max(STRIDE, tile // STRIDE * STRIDE)
         overlap = min(overlap, tile - STRIDE)
         grid = (-(-width // STRIDE) * STRIDE, -(-height // STRIDE) * STRIDE)
-        plan = plan_tiles(grid, tile, overlap, margin=min(MARGIN, overlap // 2), align=STRIDE)
+        plan = plan_tiles(grid, tile, overlap, margin=min(MARGIN, overlap // 2), align=STRIDE, is_snug=True)
         result, total = np.zeros_like(pixels), np.zeros((height, width, 1), np.float32)
         for box in plan.boxes:
             inside = (slice(box.y1, min(box.y2, height)), slice(box.x1, min(box.x2, width)))
             part, told = pixels[inside], condition[:, inside[0], inside[1]]
-            made = self._tile(part, told) if told.any() else part
+            made = self._tile(part, guess[inside], told) if told.any() else part
             weight = tile_weights(plan, box)[: part.shape[0], : part.shape[1], None]
             result[inside] += weight * (made - part)
             total[inside] += weight
@@ -87,10 +88,17 @@ class Networks:
         result += pixels
         return np.asarray(np.clip(result, 0, 1, out=result), np.float32)
 
-    def _tile(self, part: Floats, told: Floats) -> Floats:
+    def _tile(self, part: Floats, guess: Floats, told: Floats) -> Floats:
         height, width = part.shape[:2]
-        bottom, right = -height % STRIDE, -width % STRIDE
-        planes = np.pad(part.transpose(2, 0, 1), ((0, 0), (0, bottom), (0, right)), mode="edge")
-        maps = np.pad(told, ((0, 0), (0, bottom), (0, right)), mode="edge")
-        made = self._run("detail.onnx", pixels=planes[None], condition=maps[None])[0]
+        beyond = ((0, 0), (0, -height % STRIDE), (0, -width % STRIDE))
+
+        def whole(planes: Floats) -> Floats:
+            return np.pad(planes, beyond, mode="edge")[None]
+
+        made = self._run(
+            "detail.onnx",
+            pixels=whole(part.transpose(2, 0, 1)),
+            guess=whole(guess.transpose(2, 0, 1)),
+            condition=whole(told),
+        )[0]
         return np.ascontiguousarray(made[:, :height, :width].transpose(1, 2, 0))

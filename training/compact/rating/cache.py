@@ -1,7 +1,7 @@
-"""What the frozen trunk says of every training picture, kept in files so that training need not open pictures again.
+"""What the frozen trunk and the hand-made features say of every training picture, kept in files.
 
-The trunk's maps are made once, in half precision, and mapped into memory. Making them goes on where it was stopped. It
-must not know how they are used.
+Training then need not open pictures again. The trunk's maps are made once, in half precision, and mapped into memory.
+Making them goes on where it was stopped. It must not know how they are used.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import json
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from zoomiqa.assessors.compact.features import HANDMADE_COUNT, measured_features
+
 from . import corpus
 from .network import CELL, LOCAL, STATISTICS, TRUNK_STRIDE, TRUNK_WIDTH, Trunk, Upper
 
@@ -28,6 +30,8 @@ BLOCK = 24
 """Pictures between two notes of how far it came."""
 
 Half = NDArray[np.float16]
+Floats = NDArray[np.float32]
+PicturesOf = Callable[[int], Sequence[corpus.PixelArray]]
 RunTrunk = Callable[[NDArray[np.uint8]], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 
@@ -91,69 +95,97 @@ def _session(module: nn.Module, examples: dict[str, torch.Tensor], outputs: list
 
 
 class _Store:
-    def __init__(self, folder: Path, name: str, count: int, side: int, identity: Any) -> None:
+    """Rows of named arrays in files, filled in order, with a note of how far it came."""
+
+    def __init__(
+        self, folder: Path, name: str, count: int, identity: Any, shapes: Mapping[str, tuple[int, ...]], kind: Any
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.note, self.identity = folder / f"{name}.json", json.loads(json.dumps(identity, default=str))
-        self.done = 0
+        self.done, self.count = 0, count
         if self.note.exists():
             known = json.loads(self.note.read_text("utf-8"))
             if known["identity"] == self.identity and known["count"] == count:
                 self.done = int(known["done"])
-        self.count = count
-        mode = "r+" if self.done else "w+"
-        if not self.done:
-            (folder / f"{name}.features.npy").unlink(missing_ok=True)
-        self.maps = _mapped(folder / f"{name}.maps.npy", mode, (count, TRUNK_WIDTH, *(2 * [side // TRUNK_STRIDE])))
-        self.statistics = _mapped(folder / f"{name}.statistics.npy", mode, (count, STATISTICS, *(2 * [side // CELL])))
+        mode: Any = "r+" if self.done else "w+"
+        self.arrays = {
+            key: np.lib.format.open_memmap(folder / f"{name}.{key}.npy", mode, kind, (count, *shape))
+            for key, shape in shapes.items()
+        }
 
-    def put(self, trunk: RunTrunk, pictures: Sequence[corpus.PixelArray]) -> None:
-        """The next pictures."""
-        rows = slice(self.done, self.done + len(pictures))
-        self.maps[rows], self.statistics[rows] = trunk(np.stack(pictures))
-        self.done += len(pictures)
+    def put(self, **rows: NDArray[np.floating]) -> None:
+        """The next rows."""
+        size = len(next(iter(rows.values())))
+        for key, values in rows.items():
+            self.arrays[key][self.done : self.done + size] = values
+        self.done += size
 
     def keep(self) -> None:
         """Note how far it came."""
-        self.maps.flush()
-        self.statistics.flush()
+        for array in self.arrays.values():
+            array.flush()
         text = json.dumps({"identity": self.identity, "count": self.count, "done": self.done})
         self.note.write_text(text, "utf-8")
 
 
-def _mapped(path: Path, mode: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
-    return np.lib.format.open_memmap(path, mode, np.float16, shape)
+def _trunk_store(folder: Path, name: str, count: int, side: int, identity: Any) -> _Store:
+    shapes = {"maps": (TRUNK_WIDTH, *(2 * [side // TRUNK_STRIDE])), "statistics": (STATISTICS, *(2 * [side // CELL]))}
+    store = _Store(folder, name, count, identity, shapes, np.float16)
+    if not store.done:
+        (folder / f"{name}.features.npy").unlink(missing_ok=True)
+    return store
+
+
+def _look(trunk: RunTrunk, pictures: Sequence[corpus.PixelArray]) -> dict[str, NDArray[np.float32]]:
+    return dict(zip(("maps", "statistics"), trunk(np.stack(pictures)), strict=True))
 
 
 def cache_scored(trunk: RunTrunk, scored: Sequence[corpus.Scored], folder: Path, seed: int) -> tuple[Maps, Maps]:
     """Maps of the photos' viewing copies, and of a part of each in full resolution."""
-    identity = [seed, *(photo.path.name for photo in scored)]
-    views = _Store(folder, "views", len(scored), corpus.WINDOW, identity)
-    crops = _Store(folder, "crops", len(scored), corpus.CROP, identity)
+    identity = identity_of(scored, seed)
+    views = _trunk_store(folder, "views", len(scored), corpus.WINDOW, identity)
+    crops = _trunk_store(folder, "crops", len(scored), corpus.CROP, identity)
     started = time.monotonic()
     while views.done < len(scored):
         for number in range(views.done, min(views.done + BLOCK, len(scored))):
-            pixels = corpus.open_scored(scored[number].path)
-            crops.put(trunk, [corpus.crop_of(pixels, np.random.default_rng((seed, number)))])
-            views.put(trunk, [corpus.view_of(pixels)])
+            view, crop = corpus.looks_of(scored[number], number, seed)
+            crops.put(**_look(trunk, [crop]))
+            views.put(**_look(trunk, [view]))
         crops.keep()
         views.keep()
         _say("photos", views.done, len(scored), started)
-    return Maps(views.maps, views.statistics), Maps(crops.maps, crops.statistics)
+    return Maps(**views.arrays), Maps(**crops.arrays)
 
 
 def cache_chains(trunk: RunTrunk, chains: Sequence[corpus.Chain], folder: Path, name: str = "chains") -> Maps:
     """Maps of the chains: rows 3 i, 3 i + 1 and 3 i + 2 are the pictures of chain i, the best first."""
     links = corpus.LINKS
-    identity = [[chain.path.name, chain.operation, chain.levels, chain.seed] for chain in chains]
-    store = _Store(folder, name, links * len(chains), corpus.WINDOW, identity)
+    store = _trunk_store(folder, name, links * len(chains), corpus.WINDOW, [chain.identity for chain in chains])
     started = time.monotonic()
     while store.done < store.count:
         first = store.done // links
         for chain in chains[first : first + BLOCK]:
-            store.put(trunk, corpus.render(chain))
+            store.put(**_look(trunk, corpus.render(chain)))
         store.keep()
         _say(name, store.done // links, len(chains), started)
-    return Maps(store.maps, store.statistics)
+    return Maps(**store.arrays)
+
+
+def identity_of(scored: Sequence[corpus.Scored], seed: int) -> list[int | str]:
+    """What the looks at scored photos depend on."""
+    return [seed, *(photo.path.name for photo in scored)]
+
+
+def cache_measured(pictures_of: PicturesOf, count: int, each: int, folder: Path, name: str, identity: Any) -> Floats:
+    """Hand-made features of `each` pictures for every one of `count` numbers: ``count x each x HANDMADE_COUNT``."""
+    store = _Store(folder, name, count, identity, {"measured": (each, HANDMADE_COUNT)}, np.float32)
+    started = time.monotonic()
+    while store.done < count:
+        for number in range(store.done, min(store.done + BLOCK, count)):
+            store.put(measured=np.stack([measured_features(picture) for picture in pictures_of(number)])[None])
+        store.keep()
+        _say(f"{name} measured", store.done, count, started)
+    return np.asarray(store.arrays["measured"])
 
 
 def _say(what: str, done: int, count: int, started: float) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +18,10 @@ from numpy.typing import NDArray
 from . import cache, card, corpus, export, learning, measure
 from .backbone import load_backbone
 from .network import RatingNetwork, Upper
+from .scenes import scenes_of
 
-REPORTED_EPOCHS = 4
 WEIGHTS, REPORT = "upper.pt", "report.json"
-SHORT = learning.Settings(pretraining_steps=2, epochs=2, batch=8, chains=3)
+SHORT = learning.Settings(pretraining_steps=2, epochs=2, batch=4, chains=3)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,50 +43,87 @@ class _Work:
     def __init__(self, arguments: argparse.Namespace, settings: learning.Settings) -> None:
         self.folder: Path = arguments.work
         self.out: Path = arguments.out
-        self.settings, self.seed = settings, int(arguments.seed)
+        self.settings, self.seed, self.folds = settings, int(arguments.seed), int(arguments.folds)
         self.backbone = load_backbone(arguments.backbone)
         self.scored = corpus.read_scored(arguments.annotations, arguments.image_root, arguments.limit)
-        fold = corpus.folds_of([photo.subset for photo in self.scored], self.seed)
-        self.fit, self.validation = np.flatnonzero(fold != 0), np.flatnonzero(fold == 0)
         clean, unseen = (corpus.clean_photos(arguments.photos, half) for half in (1, 0))
         if arguments.limit:
             clean = clean[: max(1, arguments.limit // 20)]
         self.unseen = unseen[:: max(1, len(unseen) // arguments.unseen)][: arguments.unseen]
-        self.unseen_invented = min(arguments.invented, arguments.unseen)
-        self.chains = corpus.plan_chains(self.scored, self.fit, clean, self.seed, invented=arguments.invented)
+        self.unseen_invented = int(arguments.unseen_invented)
+        self.subsets = [photo.subset for photo in self.scored]
+        sources = np.flatnonzero(corpus.folds_of(self.subsets, self.seed) != 0)
+        self.chains = corpus.plan_chains(self.scored, sources, clean, self.seed, invented=arguments.invented)
 
-    def prepare(self) -> learning.Material:
+    def prepare(self) -> dict[str, learning.Pictures]:
         """Open every picture once; nothing where that was done."""
         trunk = cache.fast_trunk(RatingNetwork(self.backbone).eval().trunk)
         views, crops = cache.cache_scored(trunk, self.scored, self.folder, self.seed)
         links = cache.cache_chains(trunk, self.chains, self.folder)
-        upper, named = Upper(self.backbone), {"views": views, "crops": crops, "chains": links}
-        found = {name: cache.cache_features(upper, maps, self.folder, name) for name, maps in named.items()}
-        return learning.Material(self.scored, found["views"], found["crops"], self.chains, found["chains"])
+        both = cache.cache_measured(
+            lambda number: corpus.looks_of(self.scored[number], number, self.seed),
+            *(len(self.scored), 2, self.folder, "photos", cache.identity_of(self.scored, self.seed)),
+        )
+        of_links = cache.cache_measured(
+            lambda number: corpus.render(self.chains[number]),
+            *(len(self.chains), corpus.LINKS, self.folder, "links", [chain.identity for chain in self.chains]),
+        )
+        measured = {"views": both[:, 0], "crops": both[:, 1], "chains": of_links.reshape(-1, of_links.shape[2])}
+        upper, maps = Upper(self.backbone), {"views": views, "crops": crops, "chains": links}
+        return {
+            name: learning.Pictures(cache.cache_features(upper, maps[name], self.folder, name), measured[name])
+            for name in maps
+        }
 
     def train(self) -> None:
-        """Train, print the validation figures now and then, keep weights and report."""
-        material, epochs = self.prepare(), []
+        """Train on all photos, then with each fold held back for spread and report; keep weights and report.
 
-        def after_epoch(number: int, upper: Upper, views: learning.Described, crops: learning.Described) -> None:
-            if number % REPORTED_EPOCHS and number != self.settings.epochs:
-                return
-            figures = measure.on_validation(upper, material, views, crops, self.validation)
-            print(f"  validation: {measure.line(figures)}", flush=True)
-            epochs.append({"epoch": number, **figures})
+        What was trained before with the same settings on the same pictures is not trained again.
+        """
+        pictures = self.prepare()
+        torch.manual_seed(self.seed)
+        start = Upper(self.backbone)
+        learning.fit_scale(start.heads, pictures["views"], pictures["crops"])
+        views, crops, links = (learning.describe(start.heads, pictures[name]) for name in ("views", "crops", "chains"))
+        material = learning.Material(self.scored, views, crops, self.chains, links)
+        fold = corpus.folds_of(self.subsets, self.seed, corpus.FOLDS, scenes_of(pictures["views"].features))
 
-        upper = learning.train(Upper(self.backbone), material, self.fit, self.settings, after_epoch)
-        torch.save(upper.state_dict(), self.folder / WEIGHTS)
-        report = {"settings": learning.described(self.settings), "epochs": epochs, "photos": len(self.scored)}
-        report |= {"fit": len(self.fit), "validation": len(self.validation), "chains": len(self.chains)}
+        def fitted(name: str, rows: NDArray[np.int64]) -> Upper:
+            upper, path = Upper(self.backbone), self.folder / f"{name}.{self._identity()}.pt"
+            upper.load_state_dict(torch.load(path, weights_only=True) if path.exists() else start.state_dict())
+            if path.exists():
+                return upper.eval()
+            print(f"training: {name}", flush=True)
+            upper = learning.train(upper, material, rows, self.settings)
+            torch.save(upper.state_dict(), path)
+            return upper
+
+        final = fitted("final", np.arange(len(self.scored)))
+        held: dict[int, measure.Held] = {}
+        for number in range(self.folds):
+            upper, rows = fitted(f"fold-{number}", np.flatnonzero(fold != number)), np.flatnonzero(fold == number)
+            held[number] = measure.Held(rows, learning.look(upper, views, rows), learning.look(upper, crops, rows))
+        report: dict[str, Any] = {"settings": learning.described(self.settings), "photos": len(self.scored)}
+        report |= {"chains": len(self.chains), "folds": self.folds}
+        learning.fit_spread(final.heads, *measure.errors(held.values(), material.scores))
+        parts = {"validation": [held[0]], "out_of_fold": list(held.values())}
+        for name, part in parts.items():
+            report[name] = measure.agreement(final.heads, part, material)
+            print(f"{name}: {measure.line(report[name])}", flush=True)
+        torch.save(final.state_dict(), self.folder / WEIGHTS)
         (self.folder / REPORT).write_text(json.dumps(report, indent=1), "utf-8")
+
+    def _identity(self) -> str:
+        known = [learning.described(self.settings), cache.identity_of(self.scored, self.seed)]
+        known.append([chain.identity for chain in self.chains])
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:12]
 
     def export(self) -> None:
         """Write the ONNX file, check it against the trained network, and write its card."""
         network = RatingNetwork(self.backbone)
         network.upper.load_state_dict(torch.load(self.folder / WEIGHTS, weights_only=True))
         export.export(network, self.out)
-        worst = export.difference(network, self.out, self._some(self.validation))
+        worst = export.difference(network, self.out, self._some())
         print(f"exported network differs from the trained one by at most {worst:.4f}", flush=True)
         if worst > export.ALLOWED:
             raise SystemExit("the exported network is not the trained one")
@@ -93,8 +132,8 @@ class _Work:
         print(json.dumps(report["known_changes"], indent=1), flush=True)
         self.out.with_suffix(".json").write_text(card.card(self.out, report, worst), "utf-8")
 
-    def _some(self, rows: NDArray[np.int64]) -> list[corpus.PixelArray]:
-        return [corpus.open_scored(self.scored[int(row)].path) for row in rows[:: max(1, len(rows) // 8)]]
+    def _some(self) -> list[corpus.PixelArray]:
+        return [corpus.open_scored(photo.path) for photo in self.scored[:: max(1, len(self.scored) // 8)]]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,8 +147,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backbone", type=Path, help="ImageNet weights; those of the installed package by default")
     parser.add_argument("--seed", type=int, default=0, help="of the split, the chains and the training (default: 0)")
     parser.add_argument("--epochs", type=int, help=f"default: {learning.Settings().epochs}")
+    parser.add_argument(
+        "--folds",
+        type=int,
+        choices=range(1, corpus.FOLDS + 1),
+        default=corpus.FOLDS,
+        help=f"of {corpus.FOLDS} folds, how many are held back in turn before the last training (default: all)",
+    )
     parser.add_argument("--invented", type=int, default=0, help="chains made by Real-ESRGAN, slow (default: none)")
     parser.add_argument("--unseen", type=int, default=48, help="photos for the report on known changes (default: 48)")
+    parser.add_argument(
+        "--unseen-invented", type=int, default=0, help="of how many of these Real-ESRGAN's version is rated, slow"
+    )
     parser.add_argument("--limit", type=int, default=0, help="use only this many scored photos")
     parser.add_argument("--short", action="store_true", help="a few steps, to see that all parts fit together")
     return parser

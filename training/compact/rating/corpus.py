@@ -1,11 +1,11 @@
 """What the rating network learns from: human scores, and pictures that are known to be worse than their source.
 
-*Scored* photos come from an annotation file with the folder of its pictures; they are split into fit and validation by
-a seed, stratified by subset. *Chains* need no scores: a source and two versions of it, each worse than the one before,
-by a known operation - the distortions of `zoomiqa.imaging.distortions` (everywhere or in one box), unsharp masks of
-rising strength, or the invented detail of Real-ESRGAN after reduction to a quarter. Sources are the scored photos of
-the fit part and clean photographs; of the latter only those with an odd number in their folder, so that the even ones
-stay unseen for the measurements.
+*Scored* photos come from an annotation file with the folder of its pictures; they are split into folds by a seed,
+stratified by subset, scenes kept together. *Chains* need no scores: a source and two versions of it, each worse than
+the one before, by a known operation - the distortions of `zoomiqa.imaging.distortions` (everywhere or in one box),
+unsharp masks of rising strength, or the invented detail of Real-ESRGAN after reduction to a quarter. Sources are scored
+photos and clean photographs; of the latter only those with an odd number in their folder, so that the even ones stay
+unseen for the measurements.
 
 It must not know networks.
 """
@@ -101,6 +101,11 @@ class Chain:
     is_view: bool = False
     """Whether the whole picture is reduced after the change, instead of cutting a window."""
 
+    @property
+    def identity(self) -> list[Any]:
+        """What its pictures depend on, for JSON."""
+        return [self.path.name, self.operation, self.levels, self.seed]
+
 
 def read_scored(annotations: Path, image_root: Path, limit: int = 0) -> list[Scored]:
     """The scored photos of an annotation file; with `limit`, so many spread over the list."""
@@ -110,13 +115,30 @@ def read_scored(annotations: Path, image_root: Path, limit: int = 0) -> list[Sco
     return [Scored(image_root / row["image"], float(row["gt_score"]), str(row.get("subset", "all"))) for row in rows]
 
 
-def folds_of(subsets: Sequence[str], seed: int, count: int = FOLDS) -> NDArray[np.int64]:
-    """Fold numbers, stratified by subset."""
+def folds_of(
+    subsets: Sequence[str], seed: int, count: int = FOLDS, scenes: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
+    """Fold numbers, stratified by subset; photos of one scene share a fold.
+
+    Args:
+        subsets: Name of each photo's subset.
+        seed: Of the order in which scenes are dealt out, the largest first.
+        count: Number of folds.
+        scenes: Number of each photo's scene; each its own without them.
+    """
     names, rng = np.array(subsets), np.random.default_rng(seed)
+    scene = np.arange(len(names)) if scenes is None else scenes
+    first, size = np.unique(scene, return_index=True, return_counts=True)[1:]
+    of_scene = {int(scene[at]): int(many) for at, many in zip(first, size, strict=True)}
     fold = np.empty(len(names), np.int64)
     for name in np.unique(names):
-        index = rng.permutation(np.flatnonzero(names == name))
-        fold[index] = np.arange(len(index)) % count
+        members = scene[np.sort(first[names[first] == name])]
+        order = sorted(rng.permutation(members).tolist(), key=lambda each: -of_scene[each])
+        filled = np.zeros(count, np.int64)
+        for each in order:
+            least = int(filled.argmin())
+            fold[scene == each] = least
+            filled[least] += of_scene[each]
     return fold
 
 
@@ -127,12 +149,14 @@ def clean_photos(folder: Path, half: int) -> list[Path]:
 
 
 def plan_chains(
-    scored: Sequence[Scored], fit: NDArray[np.int64], clean: Sequence[Path], seed: int, *, invented: int
+    scored: Sequence[Scored], sources: NDArray[np.int64], clean: Sequence[Path], seed: int, *, invented: int
 ) -> list[Chain]:
-    """Every chain, by the seed: of each eighteenth scored photo, two of each clean one, and `invented` ones."""
+    """Every chain, by the seed: of each eighteenth of the scored photos `sources`, two of each clean photograph, and
+    `invented` ones.
+    """
     rng = np.random.default_rng(seed)
     chains = []
-    for index in rng.permutation(fit)[: max(1, len(fit) // 18)]:
+    for index in rng.permutation(sources)[: max(1, len(sources) // 18)]:
         photo = scored[int(index)]
         kinds, is_sharp = (False, True)[: 1 + int(rng.random() < 0.45)], photo.score >= CLEAN_FROM
         chains += [_draw(rng, photo.path, int(index), is_sharp=is_sharp, is_view=is_view) for is_view in kinds]
@@ -185,6 +209,12 @@ def crop_of(pixels: PixelArray, rng: np.random.Generator) -> PixelArray:
     else:
         y, x = (int(rng.integers(0, SIDE - CROP + 1)) for _ in range(2))
     return np.ascontiguousarray(pixels[y : y + CROP, x : x + CROP])
+
+
+def looks_of(photo: Scored, number: int, seed: int) -> tuple[PixelArray, PixelArray]:
+    """A scored photo's viewing copy, and a part of it drawn by its number and the seed."""
+    pixels = open_scored(photo.path)
+    return view_of(pixels), crop_of(pixels, np.random.default_rng((seed, number)))
 
 
 def unsharp(pixels: PixelArray, amount: float, sigma: float) -> PixelArray:

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from zoomiqa.assessors.compact.network import OUTPUTS
+from zoomiqa.assessors.compact.features import HANDMADE_COUNT, measured_features
+from zoomiqa.assessors.compact.network import INPUTS, OUTPUTS
 from zoomiqa.assessors.compact.network import RatingNetwork as Runtime
 
 from .network import RatingNetwork
@@ -32,19 +33,19 @@ STORED_AS_IS = 128
 def export(network: RatingNetwork, path: Path) -> None:
     """Write the network as one ONNX file."""
     network.eval()
-    pixels = torch.zeros(1, 96, 128, 3, dtype=torch.uint8)
-    axes = {"pixels": {0: "n", 1: "h", 2: "w"}}
+    examples = (torch.zeros(1, 96, 128, 3, dtype=torch.uint8), torch.zeros(1, HANDMADE_COUNT))
+    axes = {"pixels": {0: "n", 1: "h", 2: "w"}, "measured": {0: "n"}}
     axes |= {name: {0: "n"} for name in OUTPUTS} | {name: {0: "n", 1: "y", 2: "x"} for name in ("quality", "weight")}
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter of traced graphs speaks of its successor
         torch.onnx.export(
             network,
-            (pixels,),
+            examples,
             buffer,
             dynamo=False,
             opset_version=OPSET,
-            input_names=["pixels"],
+            input_names=list(INPUTS),
             output_names=list(OUTPUTS),
             dynamic_axes=axes,
         )
@@ -74,6 +75,7 @@ def difference(network: RatingNetwork, path: Path, pictures: list[NDArray[np.uin
     runtime, worst = Runtime(path), 0.0
     for picture in pictures:
         with torch.inference_mode():
-            expected = float(network(torch.from_numpy(picture[None].copy()))[0])
+            measured = torch.from_numpy(measured_features(picture)[None])
+            expected = float(network(torch.from_numpy(picture[None].copy()), measured)[0])
         worst = max(worst, abs(runtime.look(picture).rating.value - min(max(expected, 1.0), 5.0)))
     return worst

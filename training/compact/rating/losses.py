@@ -51,9 +51,9 @@ def disagreement(rating: Tensor, score: Tensor) -> Tensor:
     return 0.5 * (1 - (a * b).sum() / torch.sqrt((a * a).sum() * (b * b).sum() + 1e-6))
 
 
-def likelihood(rating: Tensor, spread: Tensor, score: Tensor) -> Tensor:
-    """Negative log likelihood of the score under a Laplace law of mean absolute error `spread`; trains it alone."""
-    return (rating.detach() - score).abs() / spread + spread.log()
+def likelihood(spread: Tensor, error: Tensor) -> Tensor:
+    """Negative log likelihood of absolute errors under a Laplace law of mean absolute error `spread`."""
+    return error / spread + spread.log()
 
 
 def order(better: Tensor, worse: Tensor, sureness: float = 0.97) -> Tensor:

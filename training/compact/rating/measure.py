@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from zoomiqa.assessors.compact.features import viewing_copy
-from zoomiqa.assessors.compact.network import ATTRIBUTES, RatingNetwork, combined
+from zoomiqa.assessors.compact.network import ATTRIBUTES, combined
 from zoomiqa.assessors.compact.raters import NetworkRater
 from zoomiqa.assessors.compact.rating import Rating
 from zoomiqa.imaging import open_picture
 from zoomiqa.imaging.distortions import DISTORTIONS, distort
 
 from . import corpus
-from .learning import Described, Material, look
-from .network import Upper
+from .learning import Material
+from .network import Heads
 
 AMOUNTS = (0.5, 1.0, 2.0, 3.5, 5.0)
 """Of the unsharp masks that a true photo is compared with."""
@@ -41,33 +43,54 @@ def by_subset(rating: NDArray[np.floating], score: NDArray[np.floating], subset:
     }
 
 
-def on_validation(
-    upper: Upper, material: Material, views: Described, crops: Described, rows: NDArray[np.int64]
-) -> dict[str, Any]:
-    """Figures of the first look, of the crop alone, and of both together."""
-    first, crop = look(upper, views, rows), look(upper, crops, rows)
-    score = material.scores[rows]
-    subset = np.array([material.scored[int(row)].subset for row in rows])
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What heads trained without some photos say of them."""
+
+    rows: NDArray[np.int64]
+    first: Mapping[str, NDArray[np.float32]]
+    """See `learning.look`: the viewing copies."""
+
+    crop: Mapping[str, NDArray[np.float32]]
+
+
+def errors(held: Iterable[Held], scores: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Doubts of both looks at photos that were held back, and their absolute errors."""
+    looks = [(part.rows, look) for part in held for look in (part.first, part.crop)]
+    doubts = np.concatenate([look["doubts"] for _, look in looks])
+    return doubts, np.concatenate([np.abs(look["rating"] - scores[rows]) for rows, look in looks])
+
+
+def agreement(heads: Heads, held: Sequence[Held], material: Material) -> dict[str, Any]:
+    """Figures of the first look, of the crop alone, and of both together, with the spreads that `heads` gives."""
+    rows = np.concatenate([part.rows for part in held])
+    score, subset = material.scores[rows], np.array([material.scored[int(row)].subset for row in rows])
+    found = {}
+    for name in ("first", "crop"):
+        looks = [getattr(part, name) for part in held]
+        doubts = torch.from_numpy(np.concatenate([look["doubts"] for look in looks]))
+        with torch.no_grad():
+            found[name] = np.concatenate([look["rating"] for look in looks]), heads.spread(doubts).numpy()
     both = [
         combined(Rating(float(a), float(b)), Rating(float(c), float(d)))
-        for a, b, c, d in zip(first["rating"], first["spread"], crop["rating"], crop["spread"], strict=True)
+        for a, b, c, d in zip(*found["first"], *found["crop"], strict=True)
     ]
-    last = np.array([rating.value for rating in both])
-    spread = np.array([rating.spread for rating in both])
+    last, spread = (np.array([getattr(rating, name) for rating in both]) for name in ("value", "spread"))
     error = np.abs(last - score)
     return {
-        "first": by_subset(first["rating"], score, subset),
-        "crop": by_subset(crop["rating"], score, subset),
+        "photos": len(rows),
+        "first": by_subset(found["first"][0], score, subset),
+        "crop": by_subset(found["crop"][0], score, subset),
         "last": by_subset(last, score, subset),
         "mean_absolute_error": round(float(error.mean()), 4),
         "mean_spread": round(float(spread.mean()), 4),
         "spread_against_error": round(float(spearmanr(spread, error).statistic), 4),
-        "mean_crop_minus_view": round(float((crop["rating"] - first["rating"]).mean()), 4),
+        "mean_crop_minus_view": round(float((found["crop"][0] - found["first"][0]).mean()), 4),
     }
 
 
 def line(figures: Mapping[str, Any]) -> str:
-    """The figures of one validation in one line."""
+    """The figures in one line."""
     looks = (
         f"{name} "
         + " ".join(f"{part} {value['srcc']:.3f}/{value['plcc']:.3f}" for part, value in figures[name].items())
@@ -84,7 +107,7 @@ def known_changes(path: Path, photos: Sequence[Path], invented: int) -> dict[str
         photos: Clean photographs.
         invented: Of how many of them Real-ESRGAN's version is compared as well.
     """
-    rater = NetworkRater(RatingNetwork(path))
+    rater = NetworkRater(path)
 
     def rate(pixels: corpus.PixelArray) -> tuple[float, Mapping[str, float]]:
         first = rater.first(viewing_copy(pixels))

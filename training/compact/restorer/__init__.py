@@ -4,6 +4,6 @@
     python -m training.compact.restorer tone   --photos DIR [--rated DIR] --run RUN
     python -m training.compact.restorer export --photos DIR [--rated DIR] --run RUN --out restore_bridge/restorers/compact/data
 
-`cases` makes what is trained on, `network` is what is trained, `fit_detail` and `fit_tone` train it, `export` and
-`card` make what is shipped. `--steps 2` is the short form.
+`cases` and `pool` make what is trained on, `network` is what is trained, `fit_detail` and `fit_tone` train it, `export`
+and `card` make what is shipped. `--short` runs every part with two steps.
 """  # noqa: E501

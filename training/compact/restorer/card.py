@@ -21,6 +21,7 @@ LICENCES = {
     "bundled": "photographs that come with scikit-image (BSD-3-Clause or public domain)",
 }
 LIMITS = (
+    "Told of blur, it smooths noise that nobody named as well.",
     "Every flaw that it learned from was made by a formula; real ones are mixtures that it has not seen.",
     "Photographs that count as clean were saved as JPEG once; what that cost them is not in the truth.",
     "It was fitted to squared error: where detail is lost it gives the mean of what might have been, which is smooth.",
@@ -44,7 +45,7 @@ def write_card(
     card = {
         "version": __version__,
         "settings": {
-            "detail": json.loads((run / "detail.json").read_text(encoding="utf-8")),
+            "detail": _flat(json.loads((run / "detail.json").read_text(encoding="utf-8"))),
             "tone": json.loads((run / "tone.json").read_text(encoding="utf-8")),
         },
         "data": {
@@ -62,6 +63,14 @@ def write_card(
     }
     atomic_write_text(out / "card.json", json.dumps(card, indent=1) + "\n")
     atomic_write_text(out / "README.md", page_of(card))
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings whose groups are written out as one level."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= {f"{name}_{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def figures_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -1,8 +1,9 @@
-"""Training cases: a spoiled patch, what the guidance says of it, and what should come out. No networks, no files.
+"""Training cases: a spoiled photo, what the guidance says of it, and what should come out. No networks, no files.
 
 Flaws come in the order in which a camera makes them: light, optics, sensor, file. Each is made by
 `zoomiqa.imaging.distortions`. What is said of them is text, read by the parser that reads users' words. What should
-come out is the patch with the flaws that were **not** named: the network learns to do what it is told, and no more.
+come out is the photo with the flaws that were **not** named: the network learns to do what it is told, and no more.
+Whole photos are spoiled, not patches, as the first guess measures the blur on the whole picture when it is used.
 """
 
 from __future__ import annotations
@@ -18,19 +19,17 @@ from numpy.typing import NDArray
 
 from restore_bridge.actions import Action, plan_actions
 from restore_bridge.guidance import split_text
-from restore_bridge.restorers.compact.condition import Floats, condition_maps
+from restore_bridge.restorers.compact.condition import Floats, condition_maps, first_guess
 from restore_bridge.restorers.operations.light import to_coded, to_linear
 from zoomiqa.imaging.distortions import DISTORTIONS, soft_mask
 from zoomiqa.vocabulary import REGIONS
 
+from .photos import LEAST_SIDE
+
 Pixels = NDArray[np.uint8]
 
-CANVAS, PATCH = 96, 64
-"""Pixels that are spoiled, and of those the pixels that are trained on: borders are not representative."""
-
-GRID = 8
-FREE_GRID = 0.25
-"""Share of patches whose JPEG grid does not start at the patch's corner."""
+LARGEST = 384
+"""Pixels of a case's longer side at most; what is beyond is cut off."""
 
 DEEPEN = 1.1
 """Exponent of `low_light`, which a lift has to undo."""
@@ -74,7 +73,7 @@ CHANCES: Mapping[str, float] = MappingProxyType(
 COUNTS = (0.03, 0.6, 0.32, 0.05)
 """Shares of patches with none, one, two and three flaws."""
 
-NAMED, WRONG, LOCAL, WORDLESS = 0.95, 0.07, 0.12, 0.4
+NAMED, WRONG, LOCAL, WORDLESS = 0.92, 0.1, 0.12, 0.4
 """Chances that a flaw is named, that one is named which is not there, that a flaw is local, that no word of strength is said."""  # noqa: E501
 
 WORDS = ("slight", "moderate", "severe")
@@ -95,12 +94,17 @@ class Damage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """One training case."""
+    """One training case, H×W pixels."""
 
     given: Floats
     """3×H×W RGB 0..1: what the network sees."""
 
+    guess: Floats
+    """The same shape: what it starts from, see `first_guess`."""
+
     condition: Floats
+    """len(CHANNELS)×H×W, see `condition_maps`."""
+
     wanted: Floats
     """3×H×W RGB 0..1: what should come out where something is named."""
 
@@ -160,7 +164,7 @@ def draw_damages(rng: np.random.Generator) -> list[tuple[Damage, float]]:
 
 
 def draw_case(clean: Pixels, rng: np.random.Generator) -> Case:
-    """One case from `CANVAS`×`CANVAS` clean pixels."""
+    """One case from clean pixels."""
     drawn = draw_damages(rng)
     named = [damage.kind.family == "light" or rng.random() < NAMED for damage, _ in drawn]
     said = []
@@ -174,23 +178,25 @@ def draw_case(clean: Pixels, rng: np.random.Generator) -> Case:
         kind = absent[int(rng.integers(len(absent)))]
         said.append(statement(str(rng.choice(kind.names)), str(rng.choice(WORDS))))
     text = ". ".join(said)
-    given = spoil(clean, [damage for damage, _ in drawn])
+    given = _float(spoil(clean, [damage for damage, _ in drawn]))
     left = [damage for (damage, _), is_named in zip(drawn, named, strict=True) if not is_named]
-    wanted = spoil(clean, left) if left else clean
-    planes = _float(given), _float(wanted)
+    wanted = _float(spoil(clean, left) if left else clean)
     light = next((damage for damage, _ in drawn if damage.kind.family == "light"), None)
     if light is not None:
-        planes = _lifted(*planes, light.parameter, rng)
-    condition = condition_maps(plan_of(text), (CANVAS, CANVAS))
-    slack = CANVAS - PATCH
-    step = 1 if rng.random() < FREE_GRID else GRID
-    y, x = (int(rng.integers(slack // step + 1)) * step for _ in range(2))
-    window = (slice(None), slice(y, y + PATCH), slice(x, x + PATCH))
-    return Case(planes[0][window], condition[window], planes[1][window], text)
+        given, wanted = _lifted(given, wanted, light.parameter, rng)
+    plan = plan_of(text)
+    guess = first_guess(given, plan)
+    condition = condition_maps(plan, (clean.shape[1], clean.shape[0]))
+    return Case(
+        *(np.ascontiguousarray(part.transpose(2, 0, 1)) for part in (given, guess)),
+        condition,
+        np.ascontiguousarray(wanted.transpose(2, 0, 1)),
+        text,
+    )
 
 
 def _float(pixels: Pixels) -> Floats:
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.float32) / np.float32(255)
+    return np.asarray(pixels, np.float32) / np.float32(255)
 
 
 def _lifted(given: Floats, wanted: Floats, gain: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -200,16 +206,13 @@ def _lifted(given: Floats, wanted: Floats, gain: float, rng: np.random.Generator
     return to_coded(light * np.float32(amiss)), to_coded(to_linear(wanted) * np.float32(amiss))
 
 
-def canvas_from(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """A random square of `CANVAS` pixels, at full size or reduced by up to a half, turned and mirrored at random."""
+def view_from(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """A random part, at most `LARGEST` pixels a side, at full size or reduced by up to a half, turned and mirrored."""
     import cv2
 
-    most = min(2.0, min(pixels.shape[:2]) / CANVAS)
-    shrink = 1.0 if rng.random() < 0.5 else float(rng.uniform(1.0, most))
-    side = round(CANVAS * shrink)
-    y, x = (int(rng.integers(length - side + 1)) for length in pixels.shape[:2])
-    part = pixels[y : y + side, x : x + side]
-    if side != CANVAS:
-        part = np.asarray(cv2.resize(part, (CANVAS, CANVAS), interpolation=cv2.INTER_AREA), np.uint8)
-    part = np.rot90(part, int(rng.integers(4)))
+    if rng.random() < 0.5:
+        shrink = 1 / float(rng.uniform(1.0, min(2.0, max(1.0, min(pixels.shape[:2]) / LEAST_SIDE))))
+        pixels = np.asarray(cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA), np.uint8)
+    y, x = (int(rng.integers(max(0, length - LARGEST) + 1)) for length in pixels.shape[:2])
+    part = np.rot90(pixels[y : y + LARGEST, x : x + LARGEST], int(rng.integers(4)))
     return np.ascontiguousarray(part[:, ::-1] if rng.random() < 0.5 else part)

@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description="Train the guided compact restorer.")
     tasks = parser.add_subparsers(dest="task", required=True)
     for name, what in (
-        ("detail", "fit the detail network (about 75 minutes of one core with AMX; can be resumed)"),
+        ("detail", "fit the detail network (about 100 minutes of one core with AMX; can be resumed)"),
         ("tone", "fit the tone network (about 8 minutes of one core)"),
         ("export", "write detail.onnx, tone.onnx and the model card"),
     ):
@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
             task.add_argument("--figures", type=Path, help="rows of benchmarks/guided_restoration.py, for the card")
             continue
         task.add_argument("--steps", type=int, help="steps in all")
+        task.add_argument("--short", action="store_true", help="two steps, to see that all parts fit together")
         if name == "detail":
             task.add_argument("--until", type=int, help="stop at this step; the rate is that of a run of all steps")
         task.add_argument("--seed", type=int, default=0)
@@ -75,11 +76,11 @@ def _detail(options: argparse.Namespace) -> int:
     import torch
 
     from .fit_detail import FitSettings, fit_detail
+    from .pool import PoolSettings
 
     torch.set_num_threads(options.threads)
-    settings = FitSettings(seed=options.seed)
-    if options.steps:
-        settings = replace(settings, steps=options.steps)
+    settings = FitSettings(steps=2, pool=PoolSettings(cases=4, batch=2)) if options.short else FitSettings()
+    settings = replace(settings, seed=options.seed, steps=options.steps or settings.steps)
     found = gather(options.photos, options.rated)
     fit_detail(found, settings, options.run, report=_say, until=options.until)
     return 0
@@ -91,9 +92,8 @@ def _tone(options: argparse.Namespace) -> int:
     from .fit_tone import ToneSettings, fit_tone, save_tone
 
     torch.set_num_threads(options.threads)
-    settings = ToneSettings(seed=options.seed)
-    if options.steps:
-        settings = replace(settings, steps=options.steps)
+    settings = ToneSettings(steps=2) if options.short else ToneSettings()
+    settings = replace(settings, seed=options.seed, steps=options.steps or settings.steps)
     save_tone(fit_tone(gather_tones(options.photos, options.rated), settings, report=_say), settings, options.run)
     return 0
 

@@ -35,15 +35,10 @@ def export_detail(net: DetailNet, path: Path) -> None:
     """Write the detail network; height and width are free."""
     side = 4 * STRIDE
     sides = {2: "height", 3: "width"}
-    example = (torch.zeros(1, 3, side, side), torch.zeros(1, len(CHANNELS), side, side))
-    _export(
-        net,
-        example,
-        ["pixels", "condition"],
-        "restored",
-        {"pixels": sides, "condition": sides, "restored": sides},
-        path,
-    )
+    picture = torch.zeros(1, 3, side, side)
+    example = (picture, picture, torch.zeros(1, len(CHANNELS), side, side))
+    names = ["pixels", "guess", "condition"]
+    _export(net, example, names, "restored", dict.fromkeys([*names, "restored"], sides), path)
 
 
 def export_tone(net: ToneNet, path: Path) -> None:

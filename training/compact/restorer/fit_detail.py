@@ -2,7 +2,7 @@
 
 The loss is the mean of log(MSE + ε) over patches, which is the mean PSNR but for a factor (as in NAFNet, Chen et al.,
 ECCV 2022). The rate rises, stays, and falls to nothing over the last `FALL` of the steps. What is kept is the running
-mean of the weights. Every batch is drawn from (seed, step), so that a run that was cut off goes on as if nothing had
+mean of the weights. Every batch follows from (seed, step), so that a run that was cut off goes on as if nothing had
 happened.
 """
 
@@ -12,7 +12,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +22,18 @@ from torch import Tensor
 from restore_bridge.restorers.compact.condition import FULL
 from zoomiqa.files import atomic_write_text
 
-from .cases import CANVAS, Case, canvas_from, draw_case
 from .network import DetailNet
 from .photos import Photo
+from .pool import Pool, PoolSettings
 
 EPSILON = 1e-4
 """Of a mean squared error of 0..1 pictures: beyond 40 dB little more is gained."""
 
-UNTOUCHED = 0.15
+UNTOUCHED = 0.25
 """Weight of patches that should come out as they went in. Their error is small, and so its logarithm steep: with full
 weight they taught the network to do nothing at all."""
 
-FALL = 0.3
+FALL = 0.6
 MOST_GRADIENT = 1.0
 
 
@@ -41,37 +41,17 @@ MOST_GRADIENT = 1.0
 class FitSettings:
     """What decides a fit."""
 
-    steps: int = 20_000
-    batch: int = 12
+    steps: int = 38_000
     rate: float = 1e-3
     warm_up: int = 150
-    averaging: float = 0.998
+    averaging: float = 0.999
     seed: int = 0
+    pool: PoolSettings = field(default_factory=PoolSettings)
 
     def rate_at(self, step: int) -> float:
         """The rate of `step`, counted from 0."""
         falling = max(1, round(FALL * self.steps))
         return self.rate * min(1.0, (step + 1) / self.warm_up, max(self.steps - step, 1) / falling)
-
-
-def draw_batch(photos: Sequence[Photo], settings: FitSettings, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(given, condition, wanted) of one step."""
-    rng = np.random.default_rng([settings.seed, step])
-    cases: list[Case] = []
-    while len(cases) < settings.batch:
-        photo = photos[int(rng.integers(len(photos)))]
-        assert min(photo.pixels.shape[:2]) >= CANVAS  # noqa: S101 - `photos.load` leaves smaller ones out
-        cases.append(draw_case(canvas_from(photo.pixels, rng), rng))
-    return stack(cases)
-
-
-def stack(cases: Sequence[Case]) -> tuple[Tensor, Tensor, Tensor]:
-    """Cases as one batch, channels last in memory."""
-    given, condition, wanted = (
-        torch.from_numpy(np.stack([getattr(case, name) for case in cases])).to(memory_format=torch.channels_last)
-        for name in ("given", "condition", "wanted")
-    )
-    return given, condition, wanted
 
 
 def loss_of(made: Tensor, given: Tensor, wanted: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,13 +105,14 @@ def fit_detail(
         average, start = state["average"], state["step"]
         report(f"going on from step {start}")
     folder.mkdir(parents=True, exist_ok=True)
+    pool = Pool(photos, settings.pool, settings.seed, start)
     gains, began = [], time.monotonic()
     for step in range(start, last):
         for group in optimiser.param_groups:
             group["lr"] = settings.rate_at(step)
-        given, condition, wanted = draw_batch(photos, settings, step)
+        given, guess, condition, wanted = pool.draw(step)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            made = net(given, condition)
+            made = net(given, guess, condition)
         loss, gain = loss_of(made.float(), given, wanted, condition)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -1,8 +1,9 @@
 """The two networks: detail (a U-Net steered by condition maps) and tone (a curve from a thumbnail). No data, no files.
 
 Detail: pixel-unshuffle by 2, three scales of plain residual blocks (EDSR's, without normalisation), each shifted before
-its activation by a 1x1 convolution of the condition, which is FiLM without the factor (Perez et al., AAAI 2018). The
-residual is multiplied by the presence of the condition: where nothing is named the output **is** the input.
+its activation by a 1x1 convolution of the condition, which is FiLM without the factor (Perez et al., AAAI 2018). What
+comes out is the first guess plus a residual, which is multiplied by the presence of the condition: where nothing is
+named the output **is** the input.
 
 Tone: a gain and an exponent in linear light from a thumbnail, the quantiles of its channels, and the word of strength.
 """
@@ -40,12 +41,14 @@ class Block(nn.Module):  # type: ignore[misc]
 
 
 class DetailNet(nn.Module):  # type: ignore[misc]
-    """RGB 0..1 (N×3×H×W) and condition (N×len(CHANNELS)×H×W, 0..1) → RGB, not clipped. H, W: multiples of `STRIDE`."""
+    """RGB 0..1 and a first guess of what it should be (both N×3×H×W), and a condition (N×len(CHANNELS)×H×W, 0..1) →
+    RGB, not clipped. H, W: multiples of `STRIDE`.
+    """
 
     def __init__(self, widths: tuple[int, int, int] = WIDTHS, blocks: tuple[int, int, int] = BLOCKS) -> None:
         super().__init__()
         near, middle, far = widths
-        self.enter = nn.Conv2d(12 + len(CHANNELS), near, 3, padding=1)
+        self.enter = nn.Conv2d(24 + len(CHANNELS), near, 3, padding=1)
         self.down = nn.ModuleList((nn.Conv2d(near, middle, 2, stride=2), nn.Conv2d(middle, far, 2, stride=2)))
         self.before = nn.ModuleList(
             nn.ModuleList(Block(width) for _ in range(count)) for width, count in zip(widths, blocks, strict=True)
@@ -59,11 +62,12 @@ class DetailNet(nn.Module):  # type: ignore[misc]
         with torch.no_grad():
             self.leave.weight.mul_(0.1)
 
-    def forward(self, pixels: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, guess: Tensor, condition: Tensor) -> Tensor:
         told = [functional.avg_pool2d(condition, 2)]
         told += [functional.avg_pool2d(told[-1], 2)]
         told += [functional.avg_pool2d(told[-1], 2)]
-        x = self.enter(torch.cat((functional.pixel_unshuffle(pixels - 0.5, 2), told[0]), 1))
+        seen = functional.pixel_unshuffle(torch.cat((pixels - 0.5, guess - pixels), 1), 2)
+        x = self.enter(torch.cat((seen, told[0]), 1))
         kept = []
         for scale, group in enumerate(self.before):
             for block in group:
@@ -77,7 +81,7 @@ class DetailNet(nn.Module):  # type: ignore[misc]
                 x = block(x, told[scale])
         residual = functional.pixel_shuffle(self.leave(x), 2)
         presence = torch.clamp(condition.amax(1, keepdim=True) / FULL, 0, 1)
-        return pixels + presence * residual
+        return guess + presence * residual
 
 
 class ToneNet(nn.Module):  # type: ignore[misc]

@@ -1,12 +1,12 @@
-"""The embedded assessor: measured signals and a rating taught by human scores, speaking as a model would.
+"""The embedded assessors: measured signals and a rating taught by human scores, speaking as a model would.
 
-It answers the requests of the one conversation, so that prompts, crops, records and reports need no second path. It
-must not know rounds beyond "the whole picture" and "a region": which one it is shown stands in the request.
+They answer the requests of the one conversation, so that prompts, crops, records and reports need no second path. They
+must not know rounds beyond "the whole picture" and "a region": which one is shown stands in the request.
 
-What it is, said plainly: no language model. It looks twice as the method does - first at a viewing copy, then at one
-region in full resolution - and writes down what its signals support. The rating comes from a regressor on features; or,
-given one, from a small network of `training/compact/rating`, whose map and uncertainty then say where to look closer
-and how far that may move the rating.
+What they are, said plainly: no language models. Both look twice as the method does - first at a viewing copy, then at
+one region in full resolution - and write down what their signals support. They differ in what rates: `CompactBackend`
+asks a small network, whose map and uncertainty say where to look closer and how far that may move the rating;
+`SignalsBackend` asks a regressor on hand-made features.
 """
 
 from __future__ import annotations
@@ -20,31 +20,32 @@ from importlib import resources
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
-import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from zoomiqa.assessors.compact.diagnosis import diagnose
+from zoomiqa.assessors.compact.diagnosis import WHOLE, diagnose
 from zoomiqa.assessors.compact.features import VIEW_SIDE, RegionChoice, viewing_copy
-from zoomiqa.assessors.compact.network import RatingNetwork
 from zoomiqa.assessors.compact.raters import Look, NetworkRater, Rater, SignalsRater
 from zoomiqa.assessors.compact.rating import Rating
 from zoomiqa.assessors.compact.wording import Verdict, closer_look, first_look
 from zoomiqa.backends.base import Capabilities
 from zoomiqa.errors import BackendFailed, OptionInvalid, ZoomIQAError
-from zoomiqa.imaging.picture import Picture, crop
+from zoomiqa.imaging.picture import Picture
 from zoomiqa.imaging.signals import Signals, measure
 from zoomiqa.types import Box, Finding, ImagePart, Reply, Request, TextPart
 from zoomiqa.vocabulary import name_region
 
 
-def _weights_mark() -> str:
+def _weights_mark(card: str) -> str:
     """Eight digits that change with the fitted parts, so that a run is not resumed with others."""
     package = resources.files("zoomiqa")
-    mark = hashlib.sha256((package / "assessors" / "compact" / "data" / "compact_rating.json").read_bytes())
+    mark = hashlib.sha256((package / "assessors" / "compact" / "data" / card).read_bytes())
     for part in sorted((package / "imaging" / "signals" / "data").iterdir(), key=lambda item: item.name):
         mark.update(part.read_bytes())
     return mark.hexdigest()[:8]
 
+
+NETWORK_CARD, REGRESSOR_CARD = "rating_network.json", "compact_rating.json"
+"""Cards of the shipped weights; they hold the weights' hashes."""
 
 NOTHING_MORE = 1.02
 """A picture at most this many times its viewing copy's size shows nothing new from close by."""
@@ -62,46 +63,19 @@ class _FirstLook:
     """Whether the viewing copy shows all there is."""
 
 
-class CompactBackend:
-    """Measured signals for the words, a fitted regressor or a small network for the rating. No download, no GPU.
+class LookingBackend:
+    """Looks, measures, rates and says so. No download, no GPU.
 
     Source: the behaviour is the Zoom-IQA paper's Sec. 3 (uncertainty, zoom, refinement); the signals' papers stand in
-    `zoomiqa.imaging.signals`, the rating's in `zoomiqa.assessors.compact.rating`.
+    `zoomiqa.imaging.signals`.
 
     Args:
-        network: A rating network's file, made by `training/compact/rating`; the shipped regressor without it.
-
-    Raises:
-        OptionInvalid: the file is no such network.
+        rater: What rates.
     """
 
-    capabilities = Capabilities(
-        name="compact",
-        version=f"1+{_weights_mark()}",
-        description=(
-            "Measured signals and a regressor fitted on human scores (BIQ2021, official training part); no language"
-            " model, and one tiny network for the colour of the light."
-        ),
-        batch_size=1,
-        deterministic=True,
-        parallel=True,
-    )
-
-    def __init__(self, network: str | Path | None = None) -> None:
+    def __init__(self, rater: Rater) -> None:
         self._looks: WeakKeyDictionary[Picture, _FirstLook] = WeakKeyDictionary()
-        self._rater: Rater = SignalsRater()
-        if network is not None:
-            try:
-                self._rater = NetworkRater(RatingNetwork(network))
-            except ValueError as error:
-                raise OptionInvalid(
-                    "the rating network cannot be used", str(error), "train one, or leave it out"
-                ) from error
-            mark = hashlib.sha256(Path(network).read_bytes()).hexdigest()[:8]
-            told = f"{self.capabilities.description} A network rates in the regressor's place."
-            self.capabilities = replace(
-                self.capabilities, version=f"{self.capabilities.version}+{mark}", description=told
-            )
+        self._rater = rater
 
     @cached_property
     def _linear_algebra(self) -> ThreadpoolController:
@@ -160,8 +134,8 @@ class CompactBackend:
 
     def _look_closer(self, picture: Picture, first: _FirstLook, box: Box, asks_for_attributes: bool) -> Reply:
         box_fraction = box.to_fraction(picture.size)
-        signals = measure(np.ascontiguousarray(crop(picture, box)), is_detail=True)
-        findings = diagnose(first.signals, signals, box_fraction)
+        # Detail is measured everywhere, tile by tile, as a local flaw may lie outside the region.
+        findings = diagnose(first.signals, measure(picture.pixels, is_detail=True), WHOLE)
         rating, attributes = self._rater.second(first.look, picture.pixels, box_fraction)
         rationale = closer_look(
             first.findings,
@@ -172,6 +146,64 @@ class CompactBackend:
             crop_size=(box.width, box.height),
         )
         return _reply(rationale, rating, findings, (0, 0, 0, 0), "final", attributes if asks_for_attributes else {})
+
+
+class CompactBackend(LookingBackend):
+    """Measured signals for the words, a small network for the rating. Needs no settings.
+
+    Source: the network's papers stand in `training/compact/rating`.
+
+    Args:
+        network: A rating network's file, made by `training/compact/rating`; the shipped one without it.
+
+    Raises:
+        OptionInvalid: the file is no such network.
+    """
+
+    capabilities = Capabilities(
+        name="compact",
+        version=f"2+{_weights_mark(NETWORK_CARD)}",
+        description=(
+            "Measured signals, and a small rating network taught by human scores (BIQ2021, official training part) and"
+            " known degradations; no language model."
+        ),
+        batch_size=1,
+        deterministic=True,
+        parallel=True,
+    )
+
+    def __init__(self, network: str | Path | None = None) -> None:
+        try:
+            super().__init__(NetworkRater(network))
+        except ValueError as error:
+            raise OptionInvalid(
+                "the rating network cannot be used", str(error), "train one, or leave it out"
+            ) from error
+        if network is not None:
+            mark = hashlib.sha256(Path(network).read_bytes()).hexdigest()[:8]
+            self.capabilities = replace(self.capabilities, version=f"{self.capabilities.version}+{mark}")
+
+
+class SignalsBackend(LookingBackend):
+    """Measured signals for the words, and a regressor on hand-made features for the rating; no deep network.
+
+    Source: the rating's papers stand in `zoomiqa.assessors.compact.rating`.
+    """
+
+    capabilities = Capabilities(
+        name="signals",
+        version=f"1+{_weights_mark(REGRESSOR_CARD)}",
+        description=(
+            "Measured signals and a regressor fitted on human scores (BIQ2021, official training part); no language"
+            " model, and one tiny network for the colour of the light."
+        ),
+        batch_size=1,
+        deterministic=True,
+        parallel=True,
+    )
+
+    def __init__(self) -> None:
+        super().__init__(SignalsRater())
 
 
 def _asks_for_attributes(request: Request) -> bool:

@@ -212,8 +212,19 @@ def extract_features(rgb: np.ndarray, codebooks: Sequence[Codebook] | None = Non
 
         codebooks = shipped_codebooks()
     planes = planes_of(_checked(rgb))
-    hand = np.fromiter(_handmade(planes).values(), np.float32, HANDMADE_COUNT)
     fine, coarse = patches_of(planes[1], _BUDGETS[0]), patches_of(_half(planes[1]), _BUDGETS[1])
-    vector = np.concatenate([hand, codebooks[0].encode(fine), codebooks[1].encode(coarse)])
+    return _finite(np.concatenate([_measured(planes), codebooks[0].encode(fine), codebooks[1].encode(coarse)]))
+
+
+def measured_features(rgb: np.ndarray) -> np.ndarray:
+    """The hand-made features alone, float32, ``HANDMADE_COUNT`` of them; no weights are needed."""
+    return _finite(_measured(planes_of(_checked(rgb))))
+
+
+def _measured(planes: tuple[np.ndarray, ...]) -> np.ndarray:
+    return np.fromiter(_handmade(planes).values(), np.float32, HANDMADE_COUNT)
+
+
+def _finite(vector: np.ndarray) -> np.ndarray:
     finite: np.ndarray = np.nan_to_num(vector, nan=0.0, posinf=0.0, neginf=0.0)
     return finite

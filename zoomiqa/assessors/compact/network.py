@@ -1,13 +1,17 @@
 """The compact rating network at work: pixels to rating, spread, attributes and a map, through onnxruntime.
 
-The network (made by `training/compact/rating`) takes pictures of any size; what it says comes in cells of 32 pixels. A
+The network (made by `training/compact/rating`) takes pictures of any size, with their hand-made features; what it says
+comes in cells of 32 pixels. A
 look with a map tells where the picture is worse than elsewhere. Ratings, attributes and maps are on the human scale, 1
 (bad) .. 5 (excellent); spreads are expected absolute errors in the same unit. It must not know rounds, flaws or words.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from zoomiqa.assessors.compact.features import enlarged
+from zoomiqa.assessors.compact.features import enlarged, measured_features
 from zoomiqa.assessors.compact.rating import HIGHEST, LOWEST, Rating
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ CELL = 32
 ATTRIBUTES = ("sharpness", "color_fidelity", "noise", "exposure")
 """What is rated beside the whole; "noise" counts compression, "exposure" counts contrast and veil."""
 
+WEIGHTS = "rating_network.onnx"
+INPUTS = ("pixels", "measured")
 OUTPUTS = ("rating", "spread", "attributes", "quality", "weight")
 
 FloatArray = NDArray[np.float32]
@@ -69,12 +75,14 @@ class RatingNetwork:
             rgb: H x W x 3 uint8 sRGB, any size; less than 64 px is enlarged, and a side that is no multiple of
                 `CELL` is continued by its mirror image.
         """
+        measured = measured_features(rgb)
         rgb = enlarged(rgb)
         height, width = rgb.shape[:2]
         below, right = -height % CELL, -width % CELL
         if below or right:
             rgb = np.asarray(cv2.copyMakeBorder(rgb, 0, below, 0, right, cv2.BORDER_REFLECT_101), np.uint8)
-        found = self._session.run(OUTPUTS, {"pixels": np.ascontiguousarray(rgb)[None]})
+        given = {"pixels": np.ascontiguousarray(rgb)[None], "measured": measured[None]}
+        found = self._session.run(OUTPUTS, given)
         rating, spread, attributes, quality, weight = (np.asarray(part, np.float32)[0] for part in found)
         return NetworkLook(
             rating=Rating(float(np.clip(rating, LOWEST, HIGHEST)), float(spread)),
@@ -95,9 +103,21 @@ def _open(data: bytes, name: str) -> onnxruntime.InferenceSession:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base of their own
         raise ValueError(f"{name} is no model that onnxruntime can run: {error}") from error
-    if [each.name for each in session.get_outputs()] != list(OUTPUTS) or session.get_inputs()[0].name != "pixels":
-        raise ValueError(f"{name} is a model of another kind: it must turn `pixels` into {', '.join(OUTPUTS)}")
+    names = [[each.name for each in ends] for ends in (session.get_inputs(), session.get_outputs())]
+    if names != [list(INPUTS), list(OUTPUTS)]:
+        raise ValueError(f"{name} is a model of another kind: it must turn {_list(INPUTS)} into {_list(OUTPUTS)}")
     return session
+
+
+@lru_cache(maxsize=1)
+def shipped_network() -> RatingNetwork:
+    """The network that the package holds, opened once."""
+    with resources.as_file(resources.files(__package__).joinpath("data", WEIGHTS)) as path:
+        return RatingNetwork(path)
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def combined(first: Rating, second: Rating) -> Rating:

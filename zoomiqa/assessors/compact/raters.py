@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zoomiqa.assessors.compact.features import RegionChoice, choose_region, crop_copy, extract_features
-from zoomiqa.assessors.compact.network import NetworkLook, RatingNetwork, combined
+from zoomiqa.assessors.compact.network import NetworkLook, RatingNetwork, combined, shipped_network
 from zoomiqa.assessors.compact.rating import Rating, RatingModel
 
 PixelArray = NDArray[np.uint8]
 
-DOUBT_WEIGHT = 0.5
+DOUBT_WEIGHT = 3.0
 """How much a place that looks a rating point worse than the rest counts beside detail (log of the Laplacian)."""
 
 IN_DETAIL = ("sharpness", "noise")
@@ -75,11 +76,18 @@ class NetworkRater:
     """The rating network; its map chooses the region, its spreads say how far the second look moves the rating.
 
     Args:
-        network: In memory.
+        path: A model file, read at once; without one the shipped network, read when it is first needed.
+
+    Raises:
+        ValueError: the file is no rating network.
     """
 
-    def __init__(self, network: RatingNetwork) -> None:
-        self._network = network
+    def __init__(self, path: str | Path | None = None) -> None:
+        self._own = None if path is None else RatingNetwork(path)
+
+    @property
+    def _network(self) -> RatingNetwork:
+        return self._own or shipped_network()
 
     def first(self, view: PixelArray) -> Look:
         """See `Rater`."""

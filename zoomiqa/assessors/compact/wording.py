@@ -142,7 +142,8 @@ def closer_look(
     ]
     found = "; it ".join(clauses) if clauses else "shows clean detail and no measurable flaw"
     summary = (
-        f"The view {where(crop_region)}, {crop_size[0]} by {crop_size[1]} pixels at full resolution, {found}."
+        f"The view {where(crop_region)}, {crop_size[0]} by {crop_size[1]} pixels at full resolution, with fine detail"
+        f" measured over the whole frame, {found}."
         f" Overall quality is {verdict(final.rating)}."
     )
     move = final.rating - first.rating

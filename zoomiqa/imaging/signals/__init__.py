@@ -14,6 +14,7 @@ from zoomiqa.errors import ImageValuesInvalid, OptionInvalid
 from zoomiqa.imaging.signals.canvas import PixelArray, Plane, canvas_of, luma_of, reduced
 from zoomiqa.imaging.signals.color import COLOR_LONG_SIDE_PX, hasler_colorfulness, hue_name, measure_color
 from zoomiqa.imaging.signals.compression import measure_banding, measure_blocking
+from zoomiqa.imaging.signals.exposure import measure_exposure
 from zoomiqa.imaging.signals.noise import chen_sigma, quiet_level, sigma_map
 from zoomiqa.imaging.signals.registry import NATIVE_SCALE, SIGNALS, SignalInfo, Signals
 from zoomiqa.imaging.signals.resolution import measure_resolution
@@ -74,7 +75,8 @@ def measure(rgb: PixelArray, *, scale: float = 1.0, is_detail: bool = False) -> 
     maps: dict[str, Plane] = {}
     if not is_detail:
         tone, tone_maps = measure_tone(reduced(rgb))
-        values |= tone | measure_color(reduced(rgb, COLOR_LONG_SIDE_PX))
+        small = reduced(rgb, COLOR_LONG_SIDE_PX)
+        values |= tone | measure_color(small) | measure_exposure(small)
         maps |= tone_maps
     canvas = canvas_of(rgb)
     green = np.ascontiguousarray(canvas.rgb[..., 1], np.float32)

@@ -117,8 +117,11 @@ def measure_blocking(canvas: Canvas) -> tuple[Values, Maps]:
         "grid_zeroed": _zero_share(luma, starts[1], starts[0], is_tiled=canvas.is_tiled)
         - _zero_share(luma, (starts[1] + 4) % BLOCK, (starts[0] + 4) % BLOCK, is_tiled=canvas.is_tiled),
     }
-    blocking = np.maximum(sum(cell_steps), 0) / (sum(cell_activities) + 1.0)
-    return values, {"blocking": np.asarray(blocking, np.float32)}
+    cells = np.maximum(sum(cell_steps), 0)
+    return values, {
+        "blocking": np.asarray(cells / (sum(cell_activities) + 1.0), np.float32),
+        "blocking_step": np.asarray(cells / 2, np.float32),
+    }
 
 
 def _staircase(change: PixelArray, keep: BoolPlane) -> tuple[BoolPlane, BoolPlane]:

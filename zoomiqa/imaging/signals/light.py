@@ -4,7 +4,7 @@ Light of another colour shifts every log-chroma by the same step, so the estimat
 them (Barron, ICCV 2015), here one histogram per band of tones and one of plain places, beside the quantiles of each
 channel: a clipped or a coloured white says most. Three networks, each trained without a third of the photographs, are
 averaged. Each leans to "no cast" where a scene explains its colours, since most of what it learned on had none. No
-framework is needed: a view costs two small convolutions in NumPy. Trained by `training/compact_diagnosis/fit.py`.
+framework is needed: a view costs two small convolutions in NumPy. Trained by `training/compact/diagnosis`.
 """
 
 from __future__ import annotations

@@ -87,8 +87,8 @@ SIGNALS: Mapping[str, SignalInfo] = _table(
     # compression.py
     SignalInfo("blocking", "ratio", 0, _INF, "lower", True, True,
                "excess of differences across the 8-pixel grid over those within blocks", _WANG),
-    SignalInfo("blocking_step", "levels of 255", 0, _INF, "lower", True, False,
-               "mean excess step at the grid", _WANG),
+    SignalInfo("blocking_step", "levels of 255", 0, _INF, "lower", True, True,
+               "mean excess step at the grid: what is seen of it", _WANG),
     SignalInfo("grid_zeroed", "share", -1, 1, "lower", True, False,
                "share of block-transform coefficients that are zero on the grid, less that half a block beside it",
                "Fan, de Queiroz, TIP 2003 (idea)"),
@@ -113,6 +113,9 @@ SIGNALS: Mapping[str, SignalInfo] = _table(
                "veil: the dark channel's 5th percentile", "He, Sun, Tang, CVPR 2009"),
     SignalInfo("dark_channel", "share of white", 0, 1, "lower", False, False,
                "mean of the dark channel", "He, Sun, Tang, CVPR 2009"),
+    # exposure.py
+    SignalInfo("exposure", "stops", -6, 6, "middle", False, False,
+               "light more or less than the scene wants, by small networks; near 0 when in doubt", "this project"),
     # color.py
     SignalInfo("colorfulness", "levels", 0, _INF, "middle", False, False, "spread and mean of opponent colours",
                "Hasler, Suesstrunk, SPIE 2003"),

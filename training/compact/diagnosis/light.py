@@ -1,23 +1,17 @@
-"""Train the networks that tell the colour of the light (`zoomiqa/imaging/signals/data/color_light.npz`).
+"""The networks that tell the colour of the light (`zoomiqa/imaging/signals/data/color_light.npz`).
 
-    python -m training.compact_diagnosis.fit --photos PHOTOS --more BIQ2021_IMAGES \\
-        --out zoomiqa/imaging/signals/data/color_light.npz
-
-Needs PyTorch (`pip install torch`; one core, about ten minutes); what is trained runs without it. Known casts (gains
-in linear light, gains and offsets of the encoded values) are put on the odd-numbered Kodak and BSDS photographs and on
-subset ss03 of BIQ2021's training part; a third of the samples have none. Other flaws (exposure, contrast, veil, noise,
-compression, blur) come before or after, so that they do not read as casts. Many photographs were toned or scanned with
-a cast of their own: the loss is the length of the error, not its square, with a scale that is estimated beside it.
+Known casts (gains in linear light, gains and offsets of the encoded values) are put on the odd-numbered Kodak and BSDS
+photographs and on subset ss03 of BIQ2021's training part; a third of the samples have none. Other flaws (exposure,
+contrast, veil, noise, compression, blur) come before or after, so that they do not read as casts. Many photographs were
+toned or scanned with a cast of their own: the loss is the length of the error, not its square, with a scale that is
+estimated beside it.
 
 Three networks, each without a third of the photographs; the printed tables are of photographs by the network that has
-not seen them, and the limit in `zoomiqa.assessors.compact.diagnosis.RULES` is the one that 97 % of the clean
-photographs of both tables pass. The other limits there are quantiles of the signals over the odd half, named beside
-each limit; they are not fitted.
+not seen them.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +19,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from zoomiqa.imaging import open_picture
 from zoomiqa.imaging.distortions import distort
-from zoomiqa.imaging.signals.canvas import PixelArray, Plane, reduced
+from zoomiqa.imaging.signals.canvas import PixelArray, Plane
 from zoomiqa.imaging.signals.color import cast_of_gains
 from zoomiqa.imaging.signals.light import (
     HISTOGRAMS,
     KERNEL,
     LEVELS,
-    LINEAR,
     OPPONENTS,
     STRIDE,
     histograms,
     level_features,
 )
+
+from .curves import LINEAR_LUMA, LUMA, Curves, applied, contrast, decode, encode, identity, part_of, veil
 
 FOLDS, WIDTH, CONV = 3, 28, (12, 24)
 SIDE_PX = 136
@@ -49,39 +43,8 @@ GAIN_RANGE = (0.05, 0.95)
 PHOTOS_WEIGHT = 2
 """How often an epoch passes the samples of `--photos` for one pass of the others."""
 
-LUMA = np.array([0.299, 0.587, 0.114])
-LINEAR_LUMA = np.array([0.2126, 0.7152, 0.0722])
-LEVEL = np.arange(256) / 255
-ODD = 1
-Curves = NDArray[np.float64]
 Samples = tuple[NDArray[np.int64], NDArray[np.float16], Plane, Plane]
 """Photograph, histograms, level features, cast."""
-
-
-def photos(folder: Path, half: int) -> list[Path]:
-    """The Kodak and BSDS photographs whose number in their folder is odd (1) or even (0)."""
-    sets = (sorted(folder.glob("Kodak24/*.png")), sorted(folder.glob("BSDS500/**/*.jpg")))
-    return [path for paths in sets for index, path in enumerate(paths, 1) if index % 2 == half]
-
-
-def opened(paths: list[Path]) -> list[PixelArray]:
-    """Square reductions: the shape of a photograph says nothing of its light."""
-    pictures = (reduced(open_picture(path).pixels, 4 * SIDE_PX) for path in paths)
-    return [
-        np.asarray(cv2.resize(picture, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA), np.uint8)
-        for picture in pictures
-    ]
-
-
-def encode(linear: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Linear light to sRGB, 0..1."""
-    clipped = np.clip(np.asarray(linear, np.float64), 0, 1)
-    return np.where(clipped <= 0.0031308, clipped * 12.92, 1.055 * clipped ** (1 / 2.4) - 0.055)
-
-
-def decode(curves: Curves) -> Curves:
-    """SRGB 0..1 to linear light."""
-    return np.interp(curves, LEVEL, LINEAR)
 
 
 def other_flaw(curves: Curves, rng: np.random.Generator) -> Curves:
@@ -90,11 +53,10 @@ def other_flaw(curves: Curves, rng: np.random.Generator) -> Curves:
     if kind == 0:
         return encode(decode(curves) * np.exp(rng.normal(0, 0.35)))
     if kind == 1:
-        return np.clip((curves - 0.5) * rng.uniform(0.65, 1.2) + 0.5, 0, 1)
+        return contrast(curves, 0.65, 1.2, rng)
     if kind == 2:
         return np.asarray(curves ** np.exp(rng.normal(0, 0.25)))
-    clear = rng.uniform(0.7, 1)
-    return encode(decode(curves) * clear + 0.85 * (1 - clear))
+    return veil(curves, 0.7, rng)
 
 
 def cast(curves: Curves, rng: np.random.Generator) -> tuple[Curves, NDArray[np.float64]]:
@@ -120,7 +82,7 @@ def cast(curves: Curves, rng: np.random.Generator) -> tuple[Curves, NDArray[np.f
 
 def spoiled(picture: PixelArray, toned: float, rng: np.random.Generator) -> tuple[PixelArray, NDArray[np.float64]]:
     """A random part of a picture with random flaws, and its cast."""
-    curves, truth = np.repeat(LEVEL[:, None], 3, 1), np.zeros(2)
+    curves, truth = identity(), np.zeros(2)
     if rng.random() < toned:  # film and its scans bend the channels differently: that is no cast
         curves = curves ** np.exp(rng.normal(0, 0.07, 3))
     if rng.random() < 0.35:
@@ -129,13 +91,10 @@ def spoiled(picture: PixelArray, toned: float, rng: np.random.Generator) -> tupl
         curves, truth = cast(curves, rng)
     if rng.random() < 0.15:
         curves = other_flaw(curves, rng)
-    height, width = (int(SIDE_PX * rng.uniform(0.6, 1)) for _ in range(2))
-    top, left = int(rng.integers(SIDE_PX - height + 1)), int(rng.integers(SIDE_PX - width + 1))
-    part = np.ascontiguousarray(picture[top : top + height, left : left + width])
+    part = part_of(picture, 0.6, rng)
     if rng.random() < 0.15:
         part = np.asarray(cv2.GaussianBlur(part, (0, 0), float(rng.uniform(0.5, 1.5))), np.uint8)
-    table = np.clip(np.round(curves * 255), 0, 255).astype(np.uint8).reshape(1, 256, 3)
-    part = np.asarray(cv2.LUT(part, table), np.uint8)
+    part = applied(part, curves)
     kind = rng.random()
     if kind < 0.15:
         part = np.clip(part + rng.normal(0, rng.uniform(1, 8), part.shape), 0, 255).astype(np.uint8)
@@ -154,15 +113,6 @@ def samples(pictures: list[PixelArray], count: int, toned: float, rng: np.random
         rows.append((histograms(part).astype(np.float16), level_features(part), truth.astype(np.float32)))
     planes, levels, truths = (np.stack(column) for column in zip(*rows, strict=True))
     return chosen, planes, levels, truths
-
-
-def _torch() -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise SystemExit("training needs PyTorch: pip install torch") from error
-    torch.set_num_threads(1)
-    return torch
 
 
 def build(torch: Any) -> Any:
@@ -189,7 +139,7 @@ def forward(torch: Any, layers: Any, planes: Any, levels: Any) -> Any:
     return layers["out"](relu(layers["joint"](joint)))
 
 
-def trained(torch: Any, parts: list[Samples], seed: int) -> Any:
+def trained(torch: Any, parts: list[Samples], steps: int, seed: int) -> Any:
     """One network on the samples of all parts, the first part `PHOTOS_WEIGHT` times as often."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -199,9 +149,9 @@ def trained(torch: Any, parts: list[Samples], seed: int) -> Any:
         (part, row) for part in (0, 1) for row in range(len(parts[part][0])) for _ in range((PHOTOS_WEIGHT, 1)[part])
     ]
     order: list[int] = []
-    for step in range(STEPS):
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, step / 50) * (0.5 + 0.5 * np.cos(np.pi * step / STEPS)) + 1e-5
+            group["lr"] = RATE * min(1, step / 50) * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + 1e-5
         if len(order) < BATCH:
             order = rng.permutation(len(rows)).tolist()
         chosen = [rows[order.pop()] for _ in range(BATCH)]
@@ -216,7 +166,7 @@ def trained(torch: Any, parts: list[Samples], seed: int) -> Any:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        if step % 500 == 0 or step == STEPS - 1:
+        if step % 500 == 0 or step == steps - 1:
             print(f"network {seed}, step {step}: {loss.item():.2f}", flush=True)
     return layers.eval()
 
@@ -242,26 +192,19 @@ def report(name: str, by_severity: dict[str, NDArray[np.float64]]) -> None:
     print(f"{name}, medians:", ", ".join(f"{key} {np.median(values):.1f}" for key, values in by_severity.items()))
 
 
-def main() -> None:
-    """Train, report on what each network has not seen, and write the weights."""
-    torch = _torch()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True, help="folder of Kodak24 and BSDS500")
-    parser.add_argument("--more", type=Path, required=True, help="images of BIQ2021's training part")
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    sets = [opened(photos(arguments.photos, ODD)), opened(sorted(arguments.more.glob("ss03_*.jpg")))]
+def fit(torch: Any, sets: tuple[list[PixelArray], list[PixelArray]], out: Path, *, is_short: bool) -> None:
+    """Train on the clean photographs and the others, report on what each network has not seen, write the weights."""
     rng = np.random.default_rng(1)
+    counts = (300, 300) if is_short else (FROM_PHOTOS, FROM_MORE)
     parts = [
-        samples(sets[0], FROM_PHOTOS, TONED_SHARE, rng),
-        samples(sets[1], FROM_MORE, 0.0, rng),
+        samples(pictures, count, toned, rng)
+        for pictures, count, toned in zip(sets, counts, (TONED_SHARE, 0.0), strict=True)
     ]
-    print("photographs:", *map(len, sets), flush=True)
     arrays: dict[str, NDArray[np.float16]] = {}
     unseen: list[list[dict[str, NDArray[np.float64]]]] = [[], []]
     for fold in range(FOLDS):
         kept = [tuple(column[part[0] % FOLDS != fold] for column in part) for part in parts]
-        layers = trained(torch, kept, fold)
+        layers = trained(torch, kept, 20 if is_short else STEPS, fold)
         for name, tensor in layers.state_dict().items():
             arrays[f"{fold}.{name}"] = tensor.numpy().astype(np.float16)
         for part, pictures in enumerate(sets):
@@ -276,10 +219,5 @@ def main() -> None:
             unseen[part].append(found)
     for part, name in enumerate(("odd Kodak and BSDS", "BIQ2021 ss03")):
         report(name, {key: np.concatenate([found[key] for found in unseen[part]]) for key in unseen[part][0]})
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(arguments.out, allow_pickle=False, **arrays)
-    print(arguments.out, arguments.out.stat().st_size, "bytes")
-
-
-if __name__ == "__main__":
-    main()
+    np.savez_compressed(out, allow_pickle=False, **arrays)
+    print(out, out.stat().st_size, "bytes")

@@ -1,0 +1,66 @@
+"""The fits of the compact diagnosis, in short form."""
+
+import hashlib
+import json
+from importlib import resources
+
+import numpy as np
+import pytest
+
+from tests.shared import need
+from training.compact.diagnosis import command, exposure
+from training.compact.diagnosis.photos import FIT, photos
+from training.compact.diagnosis.places import logistic
+from zoomiqa.imaging.signals.exposure import FEATURES, features, stops_of
+
+DATA = resources.files("zoomiqa.imaging.signals") / "data"
+
+
+def test_the_shipped_arrays_are_those_of_their_card():
+    card = json.loads((DATA / "card.json").read_text("utf-8"))
+    assert set(card["files"]) == {"color_light.npz", "exposure.npz"}
+    for name, entry in card["files"].items():
+        assert hashlib.sha256((DATA / name).read_bytes()).hexdigest() == entry["sha256"]
+    unseen = card["figures"]["exposure_beyond_its_limit"]["photos"]
+    assert unseen["accused"] < 0.05
+
+
+def test_the_logistic_fit_finds_a_known_plane():
+    rng = np.random.default_rng(0)
+    cues = rng.normal(size=(4000, 2)) * (1.0, 5.0)
+    chance = 1 / (1 + np.exp(-(0.5 + 2 * cues[:, 0] - 0.4 * cues[:, 1])))
+    found = logistic(cues, rng.random(4000) < chance)
+    assert found == pytest.approx((0.5, 2.0, -0.4), rel=0.15)
+
+
+def test_exposed_curves_have_their_stops():
+    rng = np.random.default_rng(3)
+    grey = np.full((40, 40, 3), 120, np.uint8)
+    seen = set()
+    for _ in range(40):
+        curves, stops = exposure.exposed(exposure.identity(), rng)
+        level = exposure.applied(grey, curves).mean()
+        assert (level > 121) == (stops > 0)
+        assert (level < 119) == (stops < 0)
+        seen.add(np.sign(stops))
+    assert seen == {-1, 0, 1}
+
+
+@pytest.mark.shared
+def test_exposure_can_be_fitted_and_read(tmp_path):
+    clean, more = need("data/photos"), need("data/BIQ2021_train_part/images")
+    arguments = ["exposure", "--photos", str(clean), "--more", str(more), "--out", str(tmp_path), "--short"]
+    assert command.main(arguments) == 0
+    with np.load(tmp_path / "exposure.npz", allow_pickle=False) as archive:
+        arrays = {name: archive[name].astype(np.float32) for name in archive.files}
+    read = features(np.full((90, 144, 3), 90, np.uint8))
+    assert read.shape == (FEATURES,)
+    assert np.isfinite(stops_of(arrays, read))
+
+
+@pytest.mark.shared
+def test_only_odd_photographs_are_fitted_on():
+    names = [path.name for path in photos(need("data/photos"), FIT)]
+    assert "01.png" in names
+    assert "02.png" not in names
+    assert len(names) == 112
