@@ -1,6 +1,6 @@
 """Fit, cross-validate and export the compact rating.
 
-``python -m training.compact_rating.fit ANNOTATIONS.json --image-root DIR --out FILE.npz [--seed 0] [--limit N]
+``python -m training.compact.signals.fit ANNOTATIONS.json --image-root DIR --out FILE.npz [--seed 0] [--limit N]
 [--clean-photos DIR ...] [--jobs 2] [--cache FILE] [--copies SHARE] [--copy-weight W]``
 
 Prints out-of-fold figures of both looks for the whole and for every subset, fits on everything, writes the weights
@@ -32,7 +32,7 @@ from zoomiqa.assessors.compact.fisher import Codebook
 from zoomiqa.assessors.compact.rating import FORMAT_VERSION, RatingModel, spread_inputs
 from zoomiqa.imaging import open_picture
 
-from ..compact.rating.corpus import folds_of  # noqa: TID252 - in a wheel it is zoomiqa.training
+from ..rating.corpus import folds_of  # noqa: TID252 - in a wheel it is zoomiqa.training
 from . import degrade
 
 HAND = look.HANDMADE_COUNT
