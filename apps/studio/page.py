@@ -112,7 +112,8 @@ def make_blocks(desk: Desk, handlers: Handlers) -> gr.Blocks:
                                 elem_id="zq-picture",
                                 buttons=["fullscreen"],
                             )
-                        stage = gr.HTML(visible=False, elem_id="zq-stage")
+                        # Always mounted: of an update that shows a part and fills it, Gradio may lose the filling.
+                        stage = gr.HTML(elem_id="zq-stage")
                         with gr.Row(elem_classes="zq-samples"):
                             sample_buttons = [
                                 gr.Button(sample.title, icon=str(sample.icon), size="sm", min_width=120)
@@ -228,7 +229,6 @@ def make_blocks(desk: Desk, handlers: Handlers) -> gr.Blocks:
             """New values for the places of the first tab."""
             updates: dict[Any, Any] = {places[name]: value for name, value in shown.items() if name in places}
             if "stage" in shown:
-                updates[stage] = gr.update(value=shown["stage"], visible=True)
                 updates[picture_place] = gr.update(visible=False)
             if "result" in shown:
                 updates[result] = gr.update(value=shown["result"], visible=bool(shown["result"]))
@@ -283,7 +283,7 @@ def make_blocks(desk: Desk, handlers: Handlers) -> gr.Blocks:
             return {
                 picture: file,
                 picture_place: gr.update(visible=True),
-                stage: gr.update(visible=False, value=""),
+                stage: "",
                 restore: gr.update(interactive=False),
                 assess: gr.update(interactive=True),
                 cancel: gr.update(interactive=False),

@@ -180,6 +180,9 @@ def test_the_whole_way(open_page, shots, tmp_path):
     assert any("Look 1" in text and "Look 2" not in text for text in seen)
     assert "Look 2" in seen[-1]
     assert page.get_by_label("Rating:").count() == 1
+    # Until the input is gone and the picture has its size, what stands there still moves.
+    page.wait_for_selector("#zq-picture", state="hidden")
+    page.wait_for_function("document.querySelector('.zq-frame img').naturalWidth > 0")
     box, picture = page.locator(".zq-box").bounding_box(), page.locator(".zq-frame").bounding_box()
     assert picture["x"] <= box["x"] and box["x"] + box["width"] <= picture["x"] + picture["width"] + 1  # noqa: PT018
     assert "ferien.png" in page.locator(".zq-frame img").first.get_attribute("alt")
