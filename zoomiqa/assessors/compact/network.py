@@ -2,8 +2,8 @@
 
 The network (made by `training/compact/rating`) takes pictures of any size, with their hand-made features; what it says
 comes in cells of 32 pixels. A look with a map tells where the picture is worse than elsewhere. Ratings, attributes and
-maps are on the human scale, 1 (bad) .. 5 (excellent); spreads are expected absolute errors in the same unit. It must not
-know rounds, flaws or words.
+maps are on the human scale, 1 (bad) .. 5 (excellent); spreads are expected absolute errors in the same unit. It must
+not know rounds, flaws or words.
 """
 
 from __future__ import annotations
