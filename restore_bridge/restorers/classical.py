@@ -6,13 +6,14 @@ the guidance decides **whether** and **where**, and its words bound how far. Wit
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from restore_bridge.actions import Action, Operation, plan_actions
 from restore_bridge.restorers.base import DEFAULT_SETTINGS, Capabilities, Restored, RestoreSettings, check_scale
-from zoomiqa.types import Box, Note
+from zoomiqa.types import Box, BoxFraction, Note
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +42,9 @@ class _Context:
     seed: int
     is_motion: bool
     """Whether motion blur is named for the same place: undoing a round blur there would ring."""
+
+    is_noise: bool
+    """Whether noise is: only then may undoing a blur calm it."""
 
 
 class ClassicalRestorer:
@@ -87,7 +91,7 @@ class ClassicalRestorer:
 
 
 def carry_out(
-    pixels: Floats, actions: Sequence[Action], *, strength: float = 1.0, seed: int = 0
+    pixels: Floats, actions: Sequence[Action], *, strength: float = 1.0, seed: int = 0, beside: Sequence[Action] = ()
 ) -> tuple[Floats, list[dict[str, Any]]]:
     """Carry out a plan, step by step.
 
@@ -96,15 +100,22 @@ def carry_out(
         actions: The plan, in working order.
         strength: Multiplies the strength of every action.
         seed: For operations that draw.
+        beside: What is named as well and carried out by others.
 
     Returns:
         The picture (not clipped), and for each action what was measured (empty where nothing was to be done).
     """
     size = (pixels.shape[1], pixels.shape[0])
-    motion = {action.box_fraction for action in actions if action.operation is Operation.DEBLUR_MOTION}
+    places: dict[Operation, set[BoxFraction | None]] = defaultdict(set)
+    for action in (*actions, *beside):
+        places[action.operation].add(action.box_fraction)
     steps: list[dict[str, Any]] = []
     for action in actions:
-        context = _Context(seed, action.box_fraction in motion or None in motion)
+        is_motion, is_noise = (
+            bool({None, action.box_fraction} & places[operation])
+            for operation in (Operation.DEBLUR_MOTION, Operation.DENOISE)
+        )
+        context = _Context(seed, is_motion, is_noise)
         if action.box_fraction is None:
             pixels, amount = _OPERATIONS[action.operation](pixels, action.strength * strength, action, context)
         else:
@@ -186,7 +197,7 @@ def _deblur(pixels: Floats, strength: float, action: Action, context: _Context) 
     if spectrum.sigma < LEAST_BLUR_PX:
         return pixels, {}
     sigma = min(spectrum.sigma * (0.9 + 0.09 * strength), 1.0 + 4.0 * strength)
-    sharp = sharpness.wiener(pixels, spectrum, sigma=sigma, caution=2.0)
+    sharp = sharpness.wiener(pixels, spectrum, sigma=sigma, caution=2.0, calms_noise=context.is_noise)
     sharp = sharpness.hold_overshoot(sharp, pixels, 1.0, max(2, round(2 * sigma)))
     return sharp, {"sigma_px": round(spectrum.sigma, 2), "undone_px": round(sigma, 2)}
 
@@ -206,7 +217,8 @@ def _sharpen(pixels: Floats, strength: float, action: Action, context: _Context)
     sigma = min(0.6 * spectrum.sigma, 0.3 + 0.25 * strength)
     if spectrum.sigma < LEAST_BLUR_PX:
         return pixels, {}
-    return sharpness.wiener(pixels, spectrum, sigma=sigma, caution=4.0), {"undone_px": round(sigma, 2)}
+    sharp = sharpness.wiener(pixels, spectrum, sigma=sigma, caution=4.0, calms_noise=context.is_noise)
+    return sharp, {"undone_px": round(sigma, 2)}
 
 
 def _soften(pixels: Floats, strength: float, action: Action, context: _Context) -> tuple[Floats, Amount]:  # noqa: ARG001

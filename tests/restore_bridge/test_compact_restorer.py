@@ -77,10 +77,7 @@ def test_does_what_is_named(compact, clean, name, parameter, words, least):
     assert psnr(result.pixels, clean) > psnr(picture.pixels, clean) + least
 
 
-CALMS_NOISE = pytest.mark.xfail(reason="told of blur, the shipped weights smooth noise as well, by 1.7 dB less")
-
-
-@pytest.mark.parametrize("words", [pytest.param("Blur.", marks=CALMS_NOISE), "Motion blur.", "Compression blocking."])
+@pytest.mark.parametrize("words", ["Blur.", "Motion blur.", "Compression blocking."])
 def test_another_name_leaves_noise_alone(compact, clean, words):
     picture = spoiled("gaussian_noise", 25, clean)
     right = compact.restore(picture, split_text(None, "Noise.")).picture.pixels

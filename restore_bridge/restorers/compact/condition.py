@@ -65,11 +65,12 @@ def condition_maps(actions: Sequence[Action], size: tuple[int, int]) -> Floats:
 
 
 def first_guess(pixels: Floats, actions: Sequence[Action]) -> Floats:
-    """What the network starts from: `pixels` with the named round blur undone by a Wiener filter, noise and all.
+    """What the network starts from: `pixels` with the named round blur undone by a Wiener filter.
 
     Args:
         pixels: H×W×3 RGB 0..1.
-        actions: A plan. Motion is looked at (nothing is undone where it is named), other operations are passed over.
+        actions: A plan. Motion and noise are looked at: nothing is undone where the one is named, and noise is calmed
+            only where the other is.
 
     Returns:
         H×W×3 RGB 0..1, equal to `pixels` wherever no round blur is named.
@@ -77,5 +78,4 @@ def first_guess(pixels: Floats, actions: Sequence[Action]) -> Floats:
     tried = [action for action in actions if action.operation in GUESSED]
     if not tried:
         return pixels
-    motion = [action for action in actions if action.operation is Operation.DEBLUR_MOTION]
-    return np.clip(carry_out(pixels, [*tried, *motion])[0], 0, 1)
+    return np.clip(carry_out(pixels, tried, beside=actions)[0], 0, 1)

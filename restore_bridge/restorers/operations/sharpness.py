@@ -8,7 +8,6 @@ Sources: Field (JOSA A 1987) for the power law; Wiener filter as in Gonzalez & W
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,7 +92,9 @@ def _fit(power: np.ndarray, radius: np.ndarray, noise: float) -> Spectrum:
     return Spectrum(float(np.sqrt(max(square, 0.0))), float(np.exp(constant)), noise)
 
 
-def wiener(pixels: Floats, spectrum: Spectrum, *, sigma: float, caution: float = 1.0) -> Floats:
+def wiener(
+    pixels: Floats, spectrum: Spectrum, *, sigma: float, caution: float = 1.0, calms_noise: bool = True
+) -> Floats:
     """Undo a round Gaussian blur.
 
     Args:
@@ -101,15 +102,9 @@ def wiener(pixels: Floats, spectrum: Spectrum, *, sigma: float, caution: float =
         spectrum: Signal power and noise, from `measure`.
         sigma: Width to undo, in pixels.
         caution: Multiplies the noise power; above 1 sharpens less and rings less.
+        calms_noise: Whether frequencies under the noise are weakened, as the least squared error asks for; else they
+            are left as they are.
     """
-    return _divide(
-        pixels, spectrum, lambda down, right: np.exp(-2 * np.pi**2 * sigma**2 * (down**2 + right**2)), caution
-    )
-
-
-def _divide(
-    pixels: Floats, spectrum: Spectrum, response: Callable[[np.ndarray, np.ndarray], np.ndarray], caution: float
-) -> Floats:
     from scipy import fft
 
     height, width = pixels.shape[:2]
@@ -117,9 +112,11 @@ def _divide(
     extra = ((BORDER_PX, full[0] - height - BORDER_PX), (BORDER_PX, full[1] - width - BORDER_PX), (0, 0))
     padded = np.pad(pixels, extra, mode="symmetric")
     down, right = np.fft.fftfreq(full[0])[:, None], np.fft.rfftfreq(full[1])[None, :]
-    transfer = response(down, right)
+    transfer = np.exp(-2 * np.pi**2 * sigma**2 * (down**2 + right**2))
     noise_to_signal = caution * spectrum.noise**2 * np.maximum(down**2 + right**2, 1e-8) ** (FALL / 2) / spectrum.power
     gain = (transfer / (transfer**2 + noise_to_signal)).astype(np.float32)
+    if not calms_noise:
+        gain = np.maximum(gain, 1)
     gain[0, 0] = 1.0
     restored = fft.irfft2(fft.rfft2(padded, axes=(0, 1)) * gain[:, :, None], s=full, axes=(0, 1))
     return np.asarray(restored[BORDER_PX : BORDER_PX + height, BORDER_PX : BORDER_PX + width], np.float32)
