@@ -34,7 +34,7 @@ def test_the_rating_recipe_makes_weights_that_load_and_rate(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "training.compact.signals.fit",
+        "training.compact.signals",
         str(folder / "annotations.json"),
         "--image-root",
         str(folder),

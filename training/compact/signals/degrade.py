@@ -1,18 +1,20 @@
-"""Known degradations and their undoing, with the share of quality that each leaves.
+"""Known degradations and their undoing, with the share of quality that each leaves. It must not know features.
 
-The shares follow the mean scores per level of KADID-10k (Lin, Hosu, Saupe, QoMEX 2019; its published label file),
-for Gaussian blur, white noise, JPEG, darkening and colour shift: ``(score - 1) / (clean score - 1)``.
-Pictures are ``H x W x 3`` uint8 sRGB.
+The shares follow the mean scores per level of KADID-10k (Lin, Hosu and Saupe, QoMEX 2019; its published label file),
+for Gaussian blur, white noise, JPEG, darkening and colour shift: `(score - 1) / (clean score - 1)`. Pictures are
+`H x W x 3` uint8 sRGB.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import cv2
 import numpy as np
 
-#: Strengths at which the ordering is reported.
+from .looks import Floats, PixelArray
+
 STRENGTHS: dict[str, tuple[float, ...]] = {
     "blur": (1.0, 2.0, 3.0, 4.0),
     "noise": (8.0, 15.0, 25.0, 40.0),
@@ -20,31 +22,51 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "dark": (0.25, 0.2, 0.15, 0.1),
     "cast": (1.15, 1.25, 1.35, 1.5),
 }
-#: Undoings, each with the degradation that it starts from.
+"""Strengths at which the ordering is reported, rising: see `degrade` for their units."""
+
 UNDOINGS: dict[str, str] = {"deblur": "blur", "denoise": "noise", "relight": "dark", "uncast": "cast"}
+"""Undoings, each with the degradation that it starts from."""
+
+WON_BACK = {"denoise": 0.45, "deblur": 0.45, "relight": 0.75, "uncast": 0.75}
+"""Share of the lost quality that an undoing is taken to win back."""
+
+SHRINK, SCALE = "shrink", 0.7
+"""A change that leaves the score as it is, and the size it leaves of a side."""
+
+UNDONE = 0.3
+"""Share of the drawn operations that are undoings."""
+
+SHRUNK_BEFORE = 0.6
+"""Share of compressions of a smaller copy."""
+
+DARK_GAMMA, DARK_NOISE = 1.3, 2.0
+"""Of `dark`: the curve, and the noise in grey levels."""
 
 
-def _clip(real: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(real), 0, 255).astype(np.uint8)
+def degrade(rgb: PixelArray, name: str, strength: float, rng: np.random.Generator) -> PixelArray:
+    """One degradation.
 
+    Args:
+        rgb: The picture.
+        name: `blur`, `noise`, `jpeg`, `dark` or `cast`.
+        strength: Sigma in pixels; sigma in grey levels; quality, 1..100; the mean of linear light that the picture is
+            brought down to, 0..1; the ratio of one channel's gain to the others'.
+        rng: Of the noise, and of the channel of a cast.
 
-def degrade(rgb: np.ndarray, name: str, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """One degradation: ``blur`` (sigma, px), ``noise`` (sigma, grey levels), ``jpeg`` (quality 1..100), ``dark``
-    (mean that the picture is brought down to, 0..1) or ``cast`` (ratio of one channel's gain to the others').
-
-    Raises ``ValueError`` for another name.
+    Raises:
+        ValueError: there is no degradation of this name.
     """
     if name == "blur":
-        return cv2.GaussianBlur(rgb, (0, 0), strength)
+        return np.asarray(cv2.GaussianBlur(rgb, (0, 0), strength), np.uint8)
     if name == "noise":
         return _clip(rgb + strength * rng.standard_normal(rgb.shape, dtype=np.float32))
     if name == "jpeg":
         _, code = cv2.imencode(".jpg", rgb[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(strength)])
-        return np.ascontiguousarray(cv2.imdecode(code, cv2.IMREAD_COLOR)[:, :, ::-1])
+        return np.ascontiguousarray(np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR), np.uint8)[:, :, ::-1])
     if name == "dark":
-        linear = (rgb / np.float32(255)) ** np.float32(1.3)
+        linear = (rgb / np.float32(255)) ** np.float32(DARK_GAMMA)
         gain = min(1.0, strength / max(float(linear.mean()), 1e-3))
-        return _clip(255 * gain * linear + 2.0 * rng.standard_normal(rgb.shape, dtype=np.float32))
+        return _clip(255 * gain * linear + DARK_NOISE * rng.standard_normal(rgb.shape, dtype=np.float32))
     if name == "cast":
         gains = np.full(3, 1 / strength**0.5, np.float32)
         gains[int(rng.integers(3))] = strength**0.5
@@ -52,10 +74,18 @@ def degrade(rgb: np.ndarray, name: str, strength: float, rng: np.random.Generato
     raise ValueError(f"no degradation called {name!r}")
 
 
-def undo(bad: np.ndarray, clean: np.ndarray, name: str, strength: float) -> np.ndarray:
-    """A plausible, imperfect restoration of ``bad``; the clean picture only supplies its mean light and colours."""
+def undo(bad: PixelArray, clean: PixelArray, name: str, strength: float) -> PixelArray:
+    """A plausible, imperfect restoration of `bad`, which was degraded by `strength`.
+
+    The clean picture only supplies its mean light and colours.
+
+    Raises:
+        ValueError: there is no undoing of this name.
+    """
     if name == "denoise":
-        return cv2.fastNlMeansDenoisingColored(bad, None, 0.7 * strength, 0.7 * strength, 5, 13)
+        # OpenCV takes None for a result of its own, whatever its types say.
+        found = cv2.fastNlMeansDenoisingColored(bad, None, 0.7 * strength, 0.7 * strength, 5, 13)
+        return np.asarray(found, np.uint8)
     if name == "deblur":
         return _wiener(bad, strength)
     if name == "relight":
@@ -67,10 +97,11 @@ def undo(bad: np.ndarray, clean: np.ndarray, name: str, strength: float) -> np.n
     raise ValueError(f"no undoing called {name!r}")
 
 
-def _wiener(bad: np.ndarray, sigma: float) -> np.ndarray:
+def _wiener(bad: PixelArray, sigma: float) -> PixelArray:
+    """The Wiener filter of a Gaussian blur."""
     height, width = bad.shape[:2]
     pad = int(4 * sigma)
-    mode = "reflect" if min(height, width) > pad else "edge"
+    mode: Literal["reflect", "edge"] = "reflect" if min(height, width) > pad else "edge"
     padded = np.pad(bad.astype(np.float32), ((pad, pad), (pad, pad), (0, 0)), mode=mode)
     fy, fx = np.fft.fftfreq(padded.shape[0])[:, None], np.fft.rfftfreq(padded.shape[1])[None]
     transfer = np.exp(-2 * (np.pi * sigma) ** 2 * (fx**2 + fy**2))
@@ -80,9 +111,13 @@ def _wiener(bad: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def kept(name: str, strength: float) -> float:
-    """Share of quality (0..1) that a degradation of this strength leaves."""
+    """Share of quality (0..1) that a degradation of this strength leaves.
+
+    Raises:
+        ValueError: there is no degradation of this name.
+    """
     if name == "blur":
-        return 1 / (1 + (strength / 1.05) ** 1.8)
+        return float(1 / (1 + (strength / 1.05) ** 1.8))
     if name == "noise":
         return math.exp(-strength / 25)
     if name == "jpeg":
@@ -96,40 +131,37 @@ def kept(name: str, strength: float) -> float:
 
 
 def draw(rng: np.random.Generator) -> tuple[str, float]:
-    """A random operation (three times in ten an undoing, else a degradation) with a strength within STRENGTHS.
+    """A random operation (a degradation, an undoing or `SHRINK`) with a strength within `STRENGTHS`.
 
-    JPEG is drawn three times as often as the rest, and ``shrink`` leaves the score as it is: all training photos were
+    JPEG is drawn three times as often as the rest, and `SHRINK` leaves the score as it is: all training photos were
     compressed before, and without both the rating would take a picture that never was compressed for an odd one.
     """
-    if rng.random() < 0.3:
-        operations = list(UNDOINGS)
-    else:
-        operations = [*STRENGTHS, "jpeg", "jpeg", "shrink"]
+    operations = list(UNDOINGS) if rng.random() < UNDONE else [*STRENGTHS, "jpeg", "jpeg", SHRINK]
     name = operations[int(rng.integers(len(operations)))]
-    if name == "shrink":
-        return name, 0.7
+    if name == SHRINK:
+        return name, SCALE
     ends = STRENGTHS[UNDOINGS.get(name, name)]
     return name, float(ends[0] + (ends[-1] - ends[0]) * rng.random())
 
 
-#: Share of the lost quality that an undoing is taken to win back.
-_WON_BACK = {"denoise": 0.45, "deblur": 0.45, "relight": 0.75, "uncast": 0.75}
-
-
-def _shrunk(rgb: np.ndarray, scale: float) -> np.ndarray:
-    """A smaller copy, in which the block grid of an earlier compression is gone."""
-    return cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-
-
-def apply(rgb: np.ndarray, name: str, strength: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """The changed picture and the share of quality kept."""
-    if name == "shrink":
+def apply(rgb: PixelArray, name: str, strength: float, rng: np.random.Generator) -> tuple[PixelArray, float]:
+    """The picture changed by what `draw` gave, and the share of quality (0..1) that it kept."""
+    if name == SHRINK:
         return _shrunk(rgb, strength), 1.0
-    if name == "jpeg" and rng.random() < 0.6:
-        rgb = _shrunk(rgb, 0.7)
+    if name == "jpeg" and rng.random() < SHRUNK_BEFORE:
+        rgb = _shrunk(rgb, SCALE)
     cause = UNDOINGS.get(name, name)
     bad = degrade(rgb, cause, strength, rng)
     if name == cause:
         return bad, kept(name, strength)
     share = kept(cause, strength)
-    return undo(bad, rgb, name, strength), share + _WON_BACK[name] * (1 - share)
+    return undo(bad, rgb, name, strength), share + WON_BACK[name] * (1 - share)
+
+
+def _shrunk(rgb: PixelArray, scale: float) -> PixelArray:
+    """A smaller copy, in which the block grid of an earlier compression is gone."""
+    return np.asarray(cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _clip(real: Floats) -> PixelArray:
+    return np.clip(np.rint(real), 0, 255).astype(np.uint8)

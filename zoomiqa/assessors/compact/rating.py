@@ -1,6 +1,6 @@
 """The compact rating: kernel regression and boosted trees over the features of one or two looks, in plain numpy.
 
-The model was fitted by ``training/compact/signals/fit.py`` on human scores (see ``data/compact_rating.json``).  Each
+The model was fitted by ``training/compact/signals/`` on human scores (see ``data/compact_rating.json``).  Each
 look's rating is the weighted mean of two members:
 
 * kernel ridge regression (Saunders, Gammerman, Vovk, ICML 1998) with a Gaussian kernel on the PCA-compressed
