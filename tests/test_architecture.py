@@ -134,6 +134,7 @@ def test_the_wheel_holds_what_it_should(wheel):
         "zoomiqa/data/assessment.schema.json",
         "zoomiqa/assessors/compact/data/compact_rating.npz",
         "zoomiqa/assessors/compact/data/rating_network.onnx",
+        "zoomiqa/assessors/compact/data/tones.npz",
         "zoomiqa/imaging/signals/data/exposure.npz",
         "restore_bridge/restorers/compact/data/detail.onnx",
         "restore_bridge/restorers/compact/data/tone.onnx",

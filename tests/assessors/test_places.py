@@ -85,3 +85,25 @@ def test_an_unsharp_patch_is_a_flaw_and_a_background_a_choice():
         assert not is_unsharp_by_fault(find_place(sharpness(background), SEARCHES["blur"]), edges)
     speck = find_place(sharpness((4, 5, 5, 6)), SEARCHES["blur"])
     assert not is_unsharp_by_fault(speck, None)
+
+
+def test_an_unsharp_place_that_fades_into_the_rest_is_a_background():
+    edges = np.full((9, 14), 1.5, np.float32)
+    sudden = np.full((9, 14), 0.95, np.float32)
+    sudden[3:6, 4:8] = 0.3
+    fading = sudden.copy()
+    fading[2:7, 3:9] = np.minimum(fading[2:7, 3:9], 0.5)
+    places = [find_place(cells, SEARCHES["blur"]) for cells in (sudden, fading)]
+    assert [place.step for place in places] == pytest.approx([np.log(0.95 / 0.3), np.log(0.5 / 0.3)], abs=1e-5)
+    assert [is_unsharp_by_fault(place, edges) for place in places] == [True, False]
+
+
+def test_a_place_that_fills_the_map_has_no_step():
+    place = find_place(np.full((4, 6), 0.2, np.float32), SEARCHES["blur"])
+    assert (place.step, place.unknown, place.around) == (0.0, 0.0, 0.0)
+
+
+def test_cells_with_nothing_to_measure_are_counted():
+    cells = sharpness((2, 6, 4, 10))
+    cells[3:5, 5:8] = np.nan
+    assert find_place(cells, SEARCHES["blur"]).unknown == pytest.approx(6 / 24)

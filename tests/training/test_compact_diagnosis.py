@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from tests.shared import need
-from training.compact.diagnosis import command, exposure
+from training.compact.diagnosis import command, exposure, tones
 from training.compact.diagnosis.photos import FIT, photos
 from training.compact.diagnosis.places import logistic
+from zoomiqa.assessors.compact.diagnosis import RULES
+from zoomiqa.assessors.compact.tones import LIMITED
 from zoomiqa.imaging.signals.exposure import FEATURES, features, stops_of
 
 DATA = resources.files("zoomiqa.imaging.signals") / "data"
@@ -64,3 +66,32 @@ def test_only_odd_photographs_are_fitted_on():
     assert "01.png" in names
     assert "02.png" not in names
     assert len(names) == 112
+
+
+def test_as_many_pass_the_new_limits_as_the_old_ones():
+    rng = np.random.default_rng(0)
+    measured = rng.normal(size=(4000, 3)) * (0.2, 0.2, 0.8)
+    found = dict(zip(LIMITED, tones.limits_for(0.7 * measured, measured), strict=True))
+    assert found == {name: pytest.approx(0.7 * RULES[name].limit, rel=0.02) for name in LIMITED}
+
+
+def test_spoiled_pictures_have_the_stops_and_the_cast_that_were_put_on():
+    grey, rng = np.full((96, 120, 3), 110, np.uint8), np.random.default_rng(5)
+    for _ in range(60):
+        part, truth = tones.spoiled(grey, 0.0, rng)
+        assert min(part.shape[:2]) >= 0.6 * 96
+        spread = np.ptp(part.mean((0, 1)))
+        if np.hypot(*truth[:2]) > 0.3 and 20 < part.mean() < 235:
+            assert spread > 3
+        if not truth[:2].any():
+            assert spread < 4
+
+
+@pytest.mark.shared
+def test_tones_can_be_fitted_and_read(tmp_path):
+    clean, more = need("data/photos"), need("data/BIQ2021_train_part/images")
+    arguments = ["tones", "--photos", str(clean), "--more", str(more), "--out", str(tmp_path), "--short"]
+    assert command.main(arguments) == 0
+    card = json.loads((tmp_path / "tones.json").read_text("utf-8"))
+    assert card["sha256"] == hashlib.sha256((tmp_path / "tones.npz").read_bytes()).hexdigest()
+    assert set(card["beyond_the_limit"]) == {"measured alone", "both"}

@@ -2,12 +2,14 @@
 
     python -m training.compact.diagnosis light    --photos PHOTOS --more IMAGES --out zoomiqa/imaging/signals/data
     python -m training.compact.diagnosis exposure --photos PHOTOS --more IMAGES --out zoomiqa/imaging/signals/data
+    python -m training.compact.diagnosis tones    --photos PHOTOS --more IMAGES --out zoomiqa/assessors/compact/data
     python -m training.compact.diagnosis places   --photos PHOTOS --more IMAGES
     python -m training.compact.diagnosis card     --photos PHOTOS --more IMAGES --out zoomiqa/imaging/signals/data
 
 (from an installed wheel: `python -m zoomiqa.training.compact.diagnosis`). PHOTOS holds `Kodak24` and `BSDS500`, IMAGES
 the pictures of BIQ2021's training part. `light` (networks for the colour of the light, ten minutes of one core) and
-`exposure` (networks for stops of light, four minutes) need PyTorch; what they make runs without it. `places` prints
+`exposure` (networks for stops of light, four minutes) need PyTorch, and so does `tones` (networks for both that also
+know what the picture shows, fifteen minutes; after both others); what they make runs without it. `places` prints
 the coefficients by which an unsharp place counts as a flaw (`zoomiqa.assessors.compact.places`). `--short` runs every
 part with a few samples.
 

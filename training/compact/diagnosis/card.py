@@ -56,10 +56,7 @@ def write(out: Path, clean: list[Path], others: list[Path], unseen: list[Path]) 
             path.name: {"sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "bytes": path.stat().st_size}
             for path in sorted(out.glob("*.npz"))
         },
-        "data": {
-            name: {"pictures": len(paths), "what": DATA[name], "sha256": _digest(paths)}
-            for name, paths in (("photos", clean), ("more", others), ("unseen", unseen))
-        },
+        "data": described(clean, others, unseen),
         "settings": {
             "seeds": "samples 1, networks 0 to 2",
             "light": {"samples": [light.FROM_PHOTOS, light.FROM_MORE], "steps": light.STEPS, "folds": light.FOLDS},
@@ -82,6 +79,14 @@ def write(out: Path, clean: list[Path], others: list[Path], unseen: list[Path]) 
         "limits": list(LIMITS),
     }
     atomic_write_text(out / "card.json", json.dumps(card, indent=1) + "\n")
+
+
+def described(clean: list[Path], others: list[Path], unseen: list[Path] | None = None) -> dict[str, object]:
+    """What was fitted on, and beside it what was not, with digests."""
+    groups = {"photos": clean, "more": others} | ({"unseen": unseen} if unseen else {})
+    return {
+        name: {"pictures": len(paths), "what": DATA[name], "sha256": _digest(paths)} for name, paths in groups.items()
+    }
 
 
 def _stops(picture: PixelArray) -> float:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import card, exposure, light, places
+from . import card, exposure, light, places, tones
 from .photos import FIT, more, opened, photos, unseen
 
-LIGHT, EXPOSURE = "color_light.npz", "exposure.npz"
+LIGHT, EXPOSURE, TONES = "color_light.npz", "exposure.npz", "tones.npz"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -20,6 +20,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, what in (
         ("light", "train the networks for the colour of the light"),
         ("exposure", "train the networks for stops of light"),
+        ("tones", "train the networks for light and stops by what a picture shows; after both others"),
         ("places", "fit and print what makes an unsharp place a flaw"),
         ("card", "measure what was made and write its card"),
     ):
@@ -43,6 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.task == "card":
         card.write(options.out, clean, others, unseen(options.more, few))
+        return 0
+    if options.task == "tones":
+        tones.fit(_torch(), (clean, others), options.out / TONES, is_short=options.short)
+        tones.write_card(options.out / TONES, clean, others)
         return 0
     fit, side, name = (
         (light.fit, light.SIDE_PX, LIGHT) if options.task == "light" else (exposure.fit, exposure.SIDE_PX, EXPOSURE)

@@ -22,6 +22,7 @@ from zoomiqa.imaging.signals.color import COLOR_LONG_SIDE_PX
 from zoomiqa.imaging.signals.exposure import FEATURES, features
 
 from .curves import LINEAR_LUMA, Curves, applied, contrast, decode, encode, identity, part_of, veil
+from .descent import descend, scaled_loss
 
 FOLDS, HIDDEN, SECOND = 3, 48, 24
 SIDE_PX = 216
@@ -99,23 +100,15 @@ def trained(torch: Any, read: Plane, stops: Plane, odds: NDArray[np.float64], st
     layers = nn.ModuleDict(
         {"one": nn.Linear(FEATURES, HIDDEN), "two": nn.Linear(HIDDEN, SECOND), "out": nn.Linear(SECOND, 2)}
     )
-    optimizer = torch.optim.AdamW(layers.parameters(), lr=RATE, weight_decay=DECAY)
-    order = rng.choice(len(stops), size=steps * BATCH, p=odds)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, step / 50) * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + 1e-5
-        rows = order[step * BATCH : (step + 1) * BATCH]
+
+    def loss_of(rows: NDArray[np.int64]) -> Any:
         values = torch.relu(layers["one"](torch.from_numpy(read[rows])))
         values = nn.functional.dropout(values, DROPOUT)
         found = layers["out"](torch.relu(layers["two"](values)))
-        error = (found[:, 0] - torch.from_numpy(stops[rows])).abs()
-        scale = found[:, 1].clamp(-4, 2)
-        loss = (error / scale.exp() + scale + 0.5 * error).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if step % 500 == 0 or step == steps - 1:
-            print(f"network {seed}, step {step}: {loss.item():.2f}", flush=True)
+        return scaled_loss((found[:, 0] - torch.from_numpy(stops[rows])).abs(), found[:, 1], 1)
+
+    order = rng.choice(len(stops), size=(steps, BATCH), p=odds)
+    descend(torch, layers, order, loss_of, steps=steps, rate=RATE, decay=DECAY, title=f"network {seed}")
     return {name: tensor.numpy() for name, tensor in layers.state_dict().items()}
 
 

@@ -12,6 +12,7 @@ not seen them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from zoomiqa.imaging.signals.light import (
 )
 
 from .curves import LINEAR_LUMA, LUMA, Curves, applied, contrast, decode, encode, identity, part_of, veil
+from .descent import descend, scaled_loss
 
 FOLDS, WIDTH, CONV = 3, 28, (12, 24)
 SIDE_PX = 136
@@ -144,31 +146,31 @@ def trained(torch: Any, parts: list[Samples], steps: int, seed: int) -> Any:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     layers = build(torch)
-    optimizer = torch.optim.AdamW(layers.parameters(), lr=RATE, weight_decay=DECAY)
-    rows = [
+    rows_of_parts = [
         (part, row) for part in (0, 1) for row in range(len(parts[part][0])) for _ in range((PHOTOS_WEIGHT, 1)[part])
     ]
-    order: list[int] = []
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, step / 50) * (0.5 + 0.5 * np.cos(np.pi * step / steps)) + 1e-5
-        if len(order) < BATCH:
-            order = rng.permutation(len(rows)).tolist()
-        chosen = [rows[order.pop()] for _ in range(BATCH)]
+
+    def loss_of(rows: NDArray[np.int64]) -> Any:
+        chosen = [rows_of_parts[row] for row in rows]
         planes, levels, truth = (
             torch.from_numpy(np.stack([parts[part][column][row] for part, row in chosen]).astype(np.float32))
             for column in (1, 2, 3)
         )
         found = forward(torch, layers, planes, levels)
-        error = ((found[:, :2] - truth) ** 2).sum(1).add(1e-4).sqrt()
-        scale = found[:, 2].clamp(-4, 2)
-        loss = (error / scale.exp() + 2 * scale + 0.5 * error).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if step % 500 == 0 or step == steps - 1:
-            print(f"network {seed}, step {step}: {loss.item():.2f}", flush=True)
+        return scaled_loss(((found[:, :2] - truth) ** 2).sum(1).add(1e-4).sqrt(), found[:, 2], 2)
+
+    batches = _passes(len(rows_of_parts), rng)
+    descend(torch, layers, batches, loss_of, steps=steps, rate=RATE, decay=DECAY, title=f"network {seed}")
     return layers.eval()
+
+
+def _passes(count: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Batches that pass over all rows in a new order each time; the rest of a pass is left out."""
+    order: list[int] = []
+    while True:
+        if len(order) < BATCH:
+            order = rng.permutation(count).tolist()
+        yield np.array([order.pop() for _ in range(BATCH)])
 
 
 def strengths(torch: Any, layers: Any, pictures: list[PixelArray]) -> NDArray[np.float64]:

@@ -1,8 +1,8 @@
 """The coefficients by which an unsharp place is a flaw and no background (`zoomiqa.assessors.compact.places`).
 
 Clean photographs, many with a background out of focus, against the same with a Gaussian blur in a random box
-(severities 3 and 5). Logistic regression with a ridge, by Newton's method; the bias is then set so that `ACCUSED` of
-the clean photographs are beyond it.
+(`SEVERITIES`; one of them for the pictures beside). Logistic regression with a ridge, by Newton's method; the bias is
+then set so that `ACCUSED` of the clean photographs are beyond it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from zoomiqa.imaging.distortions import distort
 from zoomiqa.imaging.signals import measure
 from zoomiqa.imaging.signals.canvas import PixelArray
 
-ACCUSED = 0.012
-EVERY_OTHER = 18
+ACCUSED = 0.004
+EVERY_OTHER = 6
 """One in so many of the pictures beside the clean photographs is enough."""
+
+SEVERITIES = (3, 5)
 
 RIDGE, STEPS = 1.0, 30
 SIDES = (0.35, 0.6)
@@ -36,13 +38,11 @@ def random_box(rng: np.random.Generator) -> tuple[float, float, float, float]:
 
 
 def cues_of(pixels: PixelArray) -> tuple[float, ...] | None:
-    """The cues of a picture's unsharp place, or `None` where there is none."""
+    """The cues of a picture's unsharp place, or `None` where there is none that could be a flaw."""
     signals = measure(pixels, is_detail=True)
     cells = signals.map("resolution")
     place = None if cells is None else find_place(cells, SEARCHES["blur"])
-    return (
-        None if place is None or place.is_across or place.is_strip else unsharp_cues(place, signals.map("edge_sigma"))
-    )
+    return None if place is None else unsharp_cues(place, signals.map("edge_sigma"))
 
 
 def logistic(cues: FloatArray, is_flaw: NDArray[np.bool_]) -> FloatArray:
@@ -64,13 +64,13 @@ def report(clean: list[Path], others: list[Path]) -> None:
     rng = np.random.default_rng(0)
     found: list[tuple[float, ...] | None] = []
     is_flaw: list[bool] = []
-    for path in [*clean, *others[::EVERY_OTHER]]:
+    cases = [(path, SEVERITIES) for path in clean]
+    cases += [(path, SEVERITIES[number % 2 :][:1]) for number, path in enumerate(others[::EVERY_OTHER])]
+    for path, severities in cases:
         pixels = open_picture(path).pixels
-        pictures = [pixels]
-        if path in clean:
-            pictures += [distort(pixels, "gaussian_blur", severity, 0, random_box(rng)).pixels for severity in (3, 5)]
-        found += [cues_of(picture) for picture in pictures]
-        is_flaw += [False] + [True] * (len(pictures) - 1)
+        spoiled = (distort(pixels, "gaussian_blur", severity, 0, random_box(rng)).pixels for severity in severities)
+        found += [cues_of(picture) for picture in (pixels, *spoiled)]
+        is_flaw += [False] + [True] * len(severities)
     truth = np.array(is_flaw)
     known = np.array([cues is not None for cues in found])
     cues = np.array([row for row in found if row is not None], np.float64)

@@ -92,6 +92,9 @@ class Outcome(NamedTuple):
     weight: Tensor
     """N x H/32 x W/32: share of each cell in the rating; sums to 1."""
 
+    shown: Tensor
+    """N x LOCAL: the standardised local features in the mean, which tell what the picture shows and in which light."""
+
     doubts: Tensor
     """N x DOUBTS: what the spread follows."""
 
@@ -150,7 +153,7 @@ class Heads(nn.Module):
         level = (rating - MIDDLE) / HALF_RANGE
         doubts = torch.stack([level, level * level, uneven, unusual], 1).detach()
         attributes = MIDDLE + HALF_RANGE * torch.tanh(self.attribute(whole))
-        return Outcome(rating, self.spread(doubts), attributes, quality, weight, doubts)
+        return Outcome(rating, self.spread(doubts), attributes, quality, weight, cells.mean(1), doubts)
 
     def spread(self, doubts: Tensor) -> Tensor:
         """``N x DOUBTS`` to expected absolute errors."""

@@ -5,8 +5,8 @@ must not know rounds beyond "the whole picture" and "a region": which one is sho
 
 What they are, said plainly: no language models. Both look twice as the method does - first at a viewing copy, then at
 one region in full resolution - and write down what their signals support. They differ in what rates: `CompactBackend`
-asks a small network, whose map and uncertainty say where to look closer and how far that may move the rating;
-`SignalsBackend` asks a regressor on hand-made features.
+asks a small network, whose map and uncertainty say where to look closer and how far that may move the rating, and which
+helps to tell a bright scene from too much light; `SignalsBackend` asks a regressor on hand-made features.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ from zoomiqa.types import Box, Finding, ImagePart, Reply, Request, TextPart
 from zoomiqa.vocabulary import name_region
 
 
-def _weights_mark(card: str) -> str:
+def _weights_mark(*cards: str) -> str:
     """Eight digits that change with the fitted parts, so that a run is not resumed with others."""
-    package = resources.files("zoomiqa")
-    mark = hashlib.sha256((package / "assessors" / "compact" / "data" / card).read_bytes())
+    package, mark = resources.files("zoomiqa"), hashlib.sha256()
+    for card in cards:
+        mark.update((package / "assessors" / "compact" / "data" / card).read_bytes())
     for part in sorted((package / "imaging" / "signals" / "data").iterdir(), key=lambda item: item.name):
         mark.update(part.read_bytes())
     return mark.hexdigest()[:8]
 
 
-NETWORK_CARD, REGRESSOR_CARD = "rating_network.json", "compact_rating.json"
+NETWORK_CARD, TONES_CARD, REGRESSOR_CARD = "rating_network.json", "tones.json", "compact_rating.json"
 """Cards of the shipped weights; they hold the weights' hashes."""
 
 NOTHING_MORE = 1.02
@@ -109,10 +110,11 @@ class LookingBackend:
         scale = max(view.shape[:2]) / max(picture.size)
         is_complete = scale * NOTHING_MORE >= 1
         signals = measure(view, scale=1.0 if is_complete else scale)
+        signals = replace(signals, values={**signals.values, **self._rater.tones(view)})
         return _FirstLook(
             view_px=max(view.shape[:2]),
             signals=signals,
-            findings=diagnose(signals, signals if is_complete else None, (0.0, 0.0, 1.0, 1.0)),
+            findings=diagnose(signals, signals if is_complete else None, WHOLE, self._rater.limits),
             look=self._rater.first(view),
             is_complete=is_complete,
         )
@@ -135,7 +137,7 @@ class LookingBackend:
     def _look_closer(self, picture: Picture, first: _FirstLook, box: Box, asks_for_attributes: bool) -> Reply:
         box_fraction = box.to_fraction(picture.size)
         # Detail is measured everywhere, tile by tile, as a local flaw may lie outside the region.
-        findings = diagnose(first.signals, measure(picture.pixels, is_detail=True), WHOLE)
+        findings = diagnose(first.signals, measure(picture.pixels, is_detail=True), WHOLE, self._rater.limits)
         rating, attributes = self._rater.second(first.look, picture.pixels, box_fraction)
         rationale = closer_look(
             first.findings,
@@ -162,7 +164,7 @@ class CompactBackend(LookingBackend):
 
     capabilities = Capabilities(
         name="compact",
-        version=f"2+{_weights_mark(NETWORK_CARD)}",
+        version=f"2+{_weights_mark(NETWORK_CARD, TONES_CARD)}",
         description=(
             "Measured signals, and a small rating network taught by human scores (BIQ2021, official training part) and"
             " known degradations; no language model."
@@ -195,7 +197,7 @@ class SignalsBackend(LookingBackend):
         version=f"1+{_weights_mark(REGRESSOR_CARD)}",
         description=(
             "Measured signals and a regressor fitted on human scores (BIQ2021, official training part); no language"
-            " model, and one tiny network for the colour of the light."
+            " model, and no network but tiny ones for exposure and the colour of the light."
         ),
         batch_size=1,
         deterministic=True,

@@ -9,7 +9,9 @@ that another one explains (a flat picture under haze, a jagged edge under noise)
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -146,12 +148,13 @@ VIEW_SIGMA_OF_BLUR = 0.25
 SHARP_ELSEWHERE_SHARE = 0.20
 """Share of the view's cells outside the crop that must be sharp for a blurred crop to be depth of field."""
 
-DOUBTFUL = frozenset({Flaw.COLOR_CAST, Flaw.LOW_CONTRAST, Flaw.DULL_COLOR, Flaw.OVERSATURATION})
+DOUBTFUL = frozenset({Flaw.COLOR_CAST, Flaw.LOW_CONTRAST, Flaw.DULL_COLOR, Flaw.OVERSATURATION, Flaw.UNDEREXPOSURE})
 """Flaws that a scene may have by itself: most accusations of clean photographs are of these."""
 
-DOUBT = 0.2
+DOUBT = 0.4
 """The strength that a doubtful flaw must have over another one to be named before it."""
 
+NO_LIMITS: Mapping[str, float] = MappingProxyType({})
 _Candidates = dict[str, Finding]
 
 
@@ -172,19 +175,21 @@ def _finding(rule: Rule, value: float, detail: str = "") -> Finding:
     return Finding(rule.flaw, severity_of(strength), strength, rule.signal, value, rule.limit, detail=detail)
 
 
-def _state(found: _Candidates, name: str, value: float | None, detail: str = "") -> bool:
+def _state(
+    found: _Candidates, name: str, value: float | None, detail: str = "", rules: Mapping[str, Rule] = RULES
+) -> bool:
     """Note a finding of the rule `name` when `value` is beyond its limit; say whether it was."""
-    if value is None or RULES[name].strength(value) <= 0:
+    if value is None or rules[name].strength(value) <= 0:
         return False
-    found[name] = _finding(RULES[name], value, detail)
+    found[name] = _finding(rules[name], value, detail)
     return True
 
 
-def _say_tones(found: _Candidates, first: Signals) -> None:
+def _say_tones(found: _Candidates, first: Signals, rules: Mapping[str, Rule]) -> None:
     """Exposure, contrast and veil, from the first look."""
     exposure = first.value("exposure")
-    is_dark = _state(found, "dark", exposure)
-    is_off = is_dark or _state(found, "overexposure", exposure)
+    is_dark = _state(found, "dark", exposure, rules=rules)
+    is_off = is_dark or _state(found, "overexposure", exposure, rules=rules)
     # Without colour a veil cannot be told from grey.
     has_color = _value(first, "saturation_p95", 0) > BLACK_AND_WHITE_CHROMA
     is_light = not is_dark and _value(first, "luma_p99", 0) >= HAZE_FROM_P99 and _value(first, "luma_p05", 0) > 0.2
@@ -194,10 +199,10 @@ def _say_tones(found: _Candidates, first: Signals) -> None:
         _state(found, "low_contrast", first.value("contrast_range"))
 
 
-def _say_colors(found: _Candidates, first: Signals) -> None:
+def _say_colors(found: _Candidates, first: Signals, rules: Mapping[str, Rule]) -> None:
     """Cast and saturation, from the first look; a veil, a flat tone or darkness takes colour by itself."""
     if _value(first, "saturation_p95", 0) > BLACK_AND_WHITE_CHROMA and "haze" not in found:
-        _state(found, "cast", first.value("cast"), hue_name(_value(first, "cast_hue", 0)))
+        _state(found, "cast", first.value("cast"), hue_name(_value(first, "cast_hue", 0)), rules)
         if not {"dark", "low_contrast"} & set(found):
             _state(found, "dull", first.value("saturation"))
     if "cast" not in found:
@@ -326,7 +331,10 @@ def _in_frame(part: BoxFraction, box: BoxFraction) -> BoxFraction:
 
 
 def diagnose(
-    first: Signals, second: Signals | None = None, second_box_fraction: BoxFraction | None = None
+    first: Signals,
+    second: Signals | None = None,
+    second_box_fraction: BoxFraction | None = None,
+    limits: Mapping[str, float] = NO_LIMITS,
 ) -> tuple[Finding, ...]:
     """Name the flaws that the measured signals support.
 
@@ -335,6 +343,8 @@ def diagnose(
         second: Signals of a native crop, or `None` before the second look. Without it only what the first look can
             support is said: tones, colours and strong blur, and the rest only where the first look was native.
         second_box_fraction: The crop's box as fractions of the frame; needed with `second`.
+        limits: By the names of rules of tone and colour: limits in place of their own, for signals of the first look
+            that were told by other means than measurement.
 
     Returns:
         Findings, the strongest first (those of `DOUBTFUL` a little later); none for a picture without a measured flaw.
@@ -342,8 +352,9 @@ def diagnose(
     found: _Candidates = {}
     native = second if second is not None and second.is_native else (first if first.is_native else None)
     box = second_box_fraction if native is second and second_box_fraction is not None else WHOLE
-    _say_tones(found, first)
-    _say_colors(found, first)
+    rules = RULES | {name: replace(RULES[name], limit=limit) for name, limit in limits.items()}
+    _say_tones(found, first, rules)
+    _say_colors(found, first, rules)
     if native is not None:
         _say_grain(found, native)
         _say_detail(found, first, native, box)

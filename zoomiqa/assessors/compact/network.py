@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from zoomiqa.assessors.compact.features import enlarged, measured_features
+from zoomiqa.assessors.compact.features import HANDMADE_COUNT, enlarged, measured_features
 from zoomiqa.assessors.compact.rating import HIGHEST, LOWEST, Rating
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ ATTRIBUTES = ("sharpness", "color_fidelity", "noise", "exposure")
 
 WEIGHTS = "rating_network.onnx"
 INPUTS = ("pixels", "measured")
-OUTPUTS = ("rating", "spread", "attributes", "quality", "weight")
+OUTPUTS = ("rating", "spread", "attributes", "quality", "weight", "shown")
+SHOWN = 1056
+"""Figures of what a picture shows."""
 
 FloatArray = NDArray[np.float32]
 
@@ -75,21 +77,31 @@ class RatingNetwork:
             rgb: H x W x 3 uint8 sRGB, any size; less than 64 px is enlarged, and a side that is no multiple of
                 `CELL` is continued by its mirror image.
         """
-        measured = measured_features(rgb)
-        rgb = enlarged(rgb)
-        height, width = rgb.shape[:2]
-        below, right = -height % CELL, -width % CELL
-        if below or right:
-            rgb = np.asarray(cv2.copyMakeBorder(rgb, 0, below, 0, right, cv2.BORDER_REFLECT_101), np.uint8)
-        given = {"pixels": np.ascontiguousarray(rgb)[None], "measured": measured[None]}
-        found = self._session.run(OUTPUTS, given)
-        rating, spread, attributes, quality, weight = (np.asarray(part, np.float32)[0] for part in found)
+        found = self._run(OUTPUTS[:-1], rgb, measured_features(rgb))
+        rating, spread, attributes, quality, weight = found
         return NetworkLook(
             rating=Rating(float(np.clip(rating, LOWEST, HIGHEST)), float(spread)),
             attributes={name: float(value) for name, value in zip(ATTRIBUTES, attributes, strict=True)},
             quality=np.clip(quality, LOWEST, HIGHEST),
             weight=weight,
         )
+
+    def shown(self, rgb: NDArray[np.uint8]) -> FloatArray:
+        """What a picture shows, as `SHOWN` figures of about -1..1, for other networks to read.
+
+        Args:
+            rgb: H x W x 3 uint8 sRGB, as in `look`.
+        """
+        return self._run(OUTPUTS[-1:], rgb, np.zeros(HANDMADE_COUNT, np.float32))[0]
+
+    def _run(self, outputs: Sequence[str], rgb: NDArray[np.uint8], measured: FloatArray) -> list[FloatArray]:
+        rgb = enlarged(rgb)
+        height, width = rgb.shape[:2]
+        below, right = -height % CELL, -width % CELL
+        if below or right:
+            rgb = np.asarray(cv2.copyMakeBorder(rgb, 0, below, 0, right, cv2.BORDER_REFLECT_101), np.uint8)
+        given = {"pixels": np.ascontiguousarray(rgb)[None], "measured": measured[None]}
+        return [np.asarray(part, np.float32)[0] for part in self._session.run(outputs, given)]
 
 
 def _open(data: bytes, name: str) -> onnxruntime.InferenceSession:

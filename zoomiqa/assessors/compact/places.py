@@ -20,6 +20,8 @@ UNKNOWN_COSTS = 0.25
 """What a cell with nothing to measure costs the rectangle that holds it; an affected one gives 1."""
 
 PASSES = 2
+LEAST_LEVEL = 1e-3
+"""Below this a value of a map counts as this much where its logarithm is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,13 @@ class Place:
 
     around: float
     """Median of the known cells next to the rectangle; 0 where there are none."""
+
+    step: float
+    """Logarithm of the ratio, outside over inside, of the cells that face each other across the rectangle's sides: the
+    lowest fifth ends here; 0 where no side lies inside the map."""
+
+    unknown: float
+    """Share of the cells inside with nothing to measure."""
 
     sides: int
     """Sides of the map that the rectangle touches, 0..4."""
@@ -136,13 +145,31 @@ def _described(
         fill=float(hits.sum() / max(int((known & inside).sum()), 1)),
         outside=float((affected & ~inside).sum() / max(int((known & ~inside).sum()), 1)),
         around=float(np.median(cells[ring])) if ring.any() else 0.0,
+        step=_step(cells, edges),
+        unknown=float((inside & ~known).sum() / inside.sum()),
         sides=sum(at_end),
         is_across=(at_end[0] and at_end[2]) or (at_end[1] and at_end[3]),
         is_strip=min(bottom - top, right - left) < 2,
     )
 
 
-UNSHARP_WEIGHTS = (-19.05, 7.13, 4.81, -2.14, 0.09, 15.1, 5.61)
+def _step(cells: FloatMap, edges: tuple[int, int, int, int]) -> float:
+    """See `Place.step`."""
+    top, bottom, left, right = edges
+    rows, columns = cells.shape
+    levels = np.log(np.maximum(cells, LEAST_LEVEL))
+    faces = (
+        (top > 0, levels[top - 1, left:right] - levels[top, left:right]),
+        (bottom < rows, levels[bottom % rows, left:right] - levels[bottom - 1, left:right]),
+        (left > 0, levels[top:bottom, left - 1] - levels[top:bottom, left]),
+        (right < columns, levels[top:bottom, right % columns] - levels[top:bottom, right - 1]),
+    )
+    steps = np.concatenate([np.empty(0), *(face for is_inside, face in faces if is_inside)])
+    steps = steps[np.isfinite(steps)]
+    return float(np.quantile(steps, 0.2)) if steps.size else 0.0
+
+
+UNSHARP_WEIGHTS = (-19.85, 5.23, 2.36, -1.72, 2.36, 12.07, 1.96, -2.52, -0.23, 3.59)
 """Bias, and the weights of `unsharp_cues`."""
 
 
@@ -150,38 +177,45 @@ LEAST_EDGES = 0.3
 """Share of a place's cells that must hold edges before it can be called unsharp."""
 
 
-def unsharp_cues(place: Place, edges: FloatMap | None) -> tuple[float, ...]:
+def unsharp_cues(place: Place, edges: FloatMap | None) -> tuple[float, ...] | None:
     """What tells an unsharp place that is a flaw from a background out of focus, which is a choice.
 
-    A flaw has sharp surroundings on all sides and edges of its own; a background reaches the frame.
+    A flaw has sharp surroundings on all sides, ends in a step and has wide edges of its own; a background reaches the
+    frame, goes over into the rest and is plain.
 
     Args:
         place: Found in a map of resolution.
         edges: Rows x columns of edge widths, NaN in cells without edges; of the same part of the frame.
+
+    Returns:
+        The cues, or `None` for what cannot be a flaw: a place that reaches across the frame, is a line, or has hardly
+        an edge that could be sharp (a plain sky).
     """
-    have_edges = 0.0
+    have_edges = width = 0.0
     if edges is not None:
         x1, y1, x2, y2 = place.box_fraction
         rows, columns = edges.shape
         part = edges[int(y1 * rows) : max(math.ceil(y2 * rows), 1), int(x1 * columns) : max(math.ceil(x2 * columns), 1)]
-        have_edges = float(np.isfinite(part).mean()) if part.size else 0.0
+        widths = part[np.isfinite(part)]
+        if widths.size:
+            have_edges, width = widths.size / part.size, float(np.median(widths))
+    if place.is_across or place.is_strip or have_edges < LEAST_EDGES:
+        return None
     return (
-        -math.log(max(place.value, 1e-3)),
+        -math.log(max(place.value, LEAST_LEVEL)),
         place.around,
         float(place.sides),
         math.log(max(place.count, 1)),
         place.share,
+        place.step,
+        place.unknown,
+        width,
         have_edges,
     )
 
 
 def is_unsharp_by_fault(place: Place, edges: FloatMap | None) -> bool:
-    """Whether an unsharp place is a flaw; fitted by `training/compact/diagnosis` (task `places`).
-
-    What reaches across the frame, is a line, or has hardly an edge that could be sharp (a plain sky) is none.
-    """
+    """Whether an unsharp place is a flaw; fitted by `training/compact/diagnosis` (task `places`)."""
     cues = unsharp_cues(place, edges)
-    if place.is_across or place.is_strip or cues[-1] < LEAST_EDGES:
-        return False
     bias, *weights = UNSHARP_WEIGHTS
-    return bias + sum(weight * cue for weight, cue in zip(weights, cues, strict=True)) > 0
+    return cues is not None and bias + sum(weight * cue for weight, cue in zip(weights, cues, strict=True)) > 0

@@ -11,9 +11,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from zoomiqa.assessors.compact.diagnosis import NO_LIMITS
 from zoomiqa.assessors.compact.features import RegionChoice, choose_region, crop_copy, extract_features
 from zoomiqa.assessors.compact.network import NetworkLook, RatingNetwork, combined, shipped_network
 from zoomiqa.assessors.compact.rating import Rating, RatingModel
+from zoomiqa.assessors.compact.tones import limits as tone_limits
+from zoomiqa.assessors.compact.tones import tones
 
 PixelArray = NDArray[np.uint8]
 
@@ -40,8 +43,17 @@ class Look:
 class Rater(Protocol):
     """Rates the viewing copy, then the same picture with one region in full resolution."""
 
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """Limits of rules for the signals that `tones` tells, see `zoomiqa.assessors.compact.diagnosis.diagnose`."""
+        ...
+
     def first(self, view: PixelArray) -> Look:
         """The viewing copy alone."""
+        ...
+
+    def tones(self, view: PixelArray) -> Mapping[str, float | None]:
+        """Signals of the viewing copy that this rater tells better than measurement does."""
         ...
 
     def second(
@@ -54,6 +66,8 @@ class Rater(Protocol):
 class SignalsRater:
     """Kernel regression and trees over hand-made features."""
 
+    limits: Mapping[str, float] = NO_LIMITS
+
     @cached_property
     def _model(self) -> RatingModel:
         return RatingModel.load()
@@ -62,6 +76,10 @@ class SignalsRater:
         """See `Rater`."""
         features = extract_features(view)
         return Look(self._model.first(features), choose_region(view), features)
+
+    def tones(self, view: PixelArray) -> Mapping[str, float | None]:  # noqa: ARG002
+        """See `Rater`; none."""
+        return {}
 
     def second(
         self, first: Look, pixels: PixelArray, box_fraction: Sequence[float]
@@ -89,10 +107,19 @@ class NetworkRater:
     def _network(self) -> RatingNetwork:
         return self._own or shipped_network()
 
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """See `Rater`."""
+        return tone_limits()
+
     def first(self, view: PixelArray) -> Look:
         """See `Rater`."""
         look = self._network.look(view)
         return Look(look.rating, region_by_map(view, look), network=look, attributes=look.attributes)
+
+    def tones(self, view: PixelArray) -> Mapping[str, float | None]:
+        """See `Rater`; exposure and cast."""
+        return tones(self._network, view)
 
     def second(
         self, first: Look, pixels: PixelArray, box_fraction: Sequence[float]

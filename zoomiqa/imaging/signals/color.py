@@ -58,6 +58,12 @@ def cast_of_gains(gains: NDArray[np.floating]) -> tuple[float, float]:
     return 100 * math.hypot(DAYLIGHT_WEIGHT * daylight, other), hue
 
 
+def has_color_to_tell(rgb: PixelArray) -> bool:
+    """Whether enough of HxWx3 uint8 pixels is neither black nor clipped to say anything of the light."""
+    highest = rgb.max(2)
+    return bool(((highest > 12) & (highest < 250)).sum() >= LEAST_PIXELS)
+
+
 def measure_color(rgb: PixelArray) -> Values:
     """Measure the colours of HxWx3 uint8 pixels."""
     lab = np.asarray(cv2.cvtColor(rgb.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
@@ -72,7 +78,6 @@ def measure_color(rgb: PixelArray) -> Values:
         "cast": None,
         "cast_hue": None,
     }
-    highest = rgb.max(2)
-    if ((highest > 12) & (highest < 250)).sum() >= LEAST_PIXELS:
+    if has_color_to_tell(rgb):
         values["cast"], values["cast_hue"] = cast_of_gains(log_gains(rgb))
     return values

@@ -72,16 +72,20 @@ def weights() -> Mapping[str, Plane]:
         return {name: archive[name].astype(np.float32) for name in archive.files}
 
 
-def stops_of(arrays: Mapping[str, Plane], read: Plane) -> float:
-    """The mean of the networks in `arrays` on one picture's `features`: stops of light, below 0 too few."""
+def stops_of(arrays: Mapping[str, Plane], read: Plane, number: int | None = None) -> float:
+    """The networks in `arrays` on one picture's `features`: stops of light, below 0 too few.
+
+    All networks in the mean, or network `number` alone.
+    """
     scaled = (read - arrays["mean"]) / arrays["deviation"]
     outputs = []
-    for number in range(1 + max(int(name.split(".")[0]) for name in arrays if "." in name)):
+    count = 1 + max(int(name.split(".")[0]) for name in arrays if "." in name)
+    for each in range(count) if number is None else (number,):
         values = scaled
         for layer in ("one", "two"):
-            matrix, bias = arrays[f"{number}.{layer}.weight"], arrays[f"{number}.{layer}.bias"]
+            matrix, bias = arrays[f"{each}.{layer}.weight"], arrays[f"{each}.{layer}.bias"]
             values = np.maximum(matrix @ values + bias, 0)
-        outputs.append(float(arrays[f"{number}.out.weight"][0] @ values + arrays[f"{number}.out.bias"][0]))
+        outputs.append(float(arrays[f"{each}.out.weight"][0] @ values + arrays[f"{each}.out.bias"][0]))
     return float(np.clip(np.mean(outputs), -MOST_STOPS, MOST_STOPS))
 
 

@@ -122,10 +122,14 @@ def weights() -> Mapping[str, Plane]:
         return {name: archive[name].astype(np.float32) for name in archive.files}
 
 
-def log_gains(rgb: PixelArray) -> NDArray[np.float64]:
-    """Natural logarithms of the gains (red, green, blue; linear light) that the light puts on HxWx3 uint8 pixels."""
+def log_gains(rgb: PixelArray, number: int | None = None) -> NDArray[np.float64]:
+    """Natural logarithms of the gains (red, green, blue; linear light) that the light puts on HxWx3 uint8 pixels.
+
+    By all networks in the mean, or by network `number` alone.
+    """
     arrays = weights()
     patches, levels = _patches(histograms(rgb)), level_features(rgb)
     count = 1 + max(int(name.split(".")[0]) for name in arrays)
-    casts = [network(arrays, number, patches, levels) for number in range(count)]
+    numbers = range(count) if number is None else (number,)
+    casts = [network(arrays, each, patches, levels) for each in numbers]
     return np.asarray(np.mean(casts, 0) @ OPPONENTS, np.float64)

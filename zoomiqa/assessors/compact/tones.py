@@ -1,0 +1,95 @@
+"""Exposure and cast of a picture by what it shows. It must not know flaws, words or ratings.
+
+Tones alone leave much open: snow is bright and a sunset red by themselves. Here small networks read the same tones
+beside what the rating network sees, and their estimates are averaged with the measured ones
+(`zoomiqa.imaging.signals`), whose errors are others. Each network was trained without a third of the photographs and
+leans to 0 where a scene may explain its tones. Trained by `training/compact/diagnosis`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zoomiqa.assessors.compact.network import SHOWN, RatingNetwork
+from zoomiqa.imaging.signals import exposure, light
+from zoomiqa.imaging.signals.canvas import PixelArray, Plane, reduced
+from zoomiqa.imaging.signals.color import COLOR_LONG_SIDE_PX, cast_of_gains, has_color_to_tell
+
+WEIGHTS = "tones.npz"
+SIDE_PX = 256
+"""Long side of the picture that the rating network sees here: light is wide, and noise and blocks are averaged out."""
+
+FEATURES = SHOWN + exposure.FEATURES + light.LEVELS
+LIMITED = ("cast", "overexposure", "dark")
+"""Rules with a limit of their own for these signals."""
+
+CAST, STOPS = slice(0, 2), 2
+"""Of an estimate: log gains of the light on two axes (`light.OPPONENTS`), and stops."""
+
+
+def features(network: RatingNetwork, rgb: PixelArray) -> Plane:
+    """What the networks read of HxWx3 uint8 pixels: `FEATURES` figures."""
+    small = np.ascontiguousarray(reduced(rgb, COLOR_LONG_SIDE_PX))
+    shown = network.shown(np.ascontiguousarray(reduced(rgb, SIDE_PX)))
+    return np.concatenate([shown, exposure.features(small), light.level_features(small)])
+
+
+def estimate(arrays: Mapping[str, Plane], number: int, read: Plane) -> NDArray[np.float64]:
+    """`CAST` and `STOPS` of a picture by one network, from its `features`."""
+
+    def layer(name: str, values: Plane) -> Plane:
+        return np.asarray(arrays[f"{number}.{name}.weight"] @ values + arrays[f"{number}.{name}.bias"], np.float32)
+
+    def rectified(name: str, values: Plane) -> Plane:
+        return np.maximum(layer(name, values), 0)
+
+    scaled = np.clip((read - arrays["mean"]) / arrays["deviation"], -float(arrays["most"]), float(arrays["most"]))
+    sight = rectified("sight", scaled[:SHOWN])
+    tone = rectified("tone2", rectified("tone1", scaled[SHOWN:]))
+    found = layer("out", rectified("joint", np.concatenate([sight, tone])))
+    return np.asarray(found[:3], np.float64)
+
+
+@lru_cache(maxsize=1)
+def weights() -> Mapping[str, Plane]:
+    """The shipped networks, read once."""
+    stored = resources.files(__package__).joinpath("data", WEIGHTS).read_bytes()
+    with np.load(io.BytesIO(stored), allow_pickle=False) as archive:
+        return {name: archive[name].astype(np.float32) for name in archive.files}
+
+
+def tones(network: RatingNetwork, rgb: PixelArray) -> dict[str, float | None]:
+    """The signals `exposure`, `cast` and `cast_hue` of HxWx3 uint8 pixels, in place of the measured ones."""
+    arrays = weights()
+    read = features(network, rgb)
+    count = 1 + max(int(name.split(".")[0]) for name in arrays if "." in name)
+    seen = np.mean([estimate(arrays, number, read) for number in range(count)], 0)
+    small = np.ascontiguousarray(reduced(rgb, COLOR_LONG_SIDE_PX))
+    measured = np.append(light.OPPONENTS @ light.log_gains(small), exposure.stops_of(exposure.weights(), read[_TONES]))
+    cast, stops = combined(seen, measured)
+    strength, hue = cast_of_gains(cast @ light.OPPONENTS) if has_color_to_tell(small) else (None, None)
+    return {"exposure": stops, "cast": strength, "cast_hue": hue}
+
+
+_TONES = slice(SHOWN, SHOWN + exposure.FEATURES)
+
+
+def combined(seen: NDArray[np.float64], measured: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Cast (two axes) and stops from both estimates: their mean."""
+    both = (seen + measured) / 2
+    return both[CAST], float(np.clip(both[STOPS], -exposure.MOST_STOPS, exposure.MOST_STOPS))
+
+
+def limits() -> dict[str, float]:
+    """Limits of the rules that read these signals, by the rules' names (`zoomiqa.assessors.compact.diagnosis`).
+
+    They are passed by as many untouched photographs as the rules' own limits are by measurement alone; as the means err
+    less, they are stricter.
+    """
+    return {name: float(limit) for name, limit in zip(LIMITED, weights()["limits"], strict=True)}
