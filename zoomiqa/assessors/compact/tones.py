@@ -26,6 +26,9 @@ SIDE_PX = 256
 """Long side of the picture that the rating network sees here: light is wide, and noise and blocks are averaged out."""
 
 FEATURES = SHOWN + exposure.FEATURES + light.LEVELS
+_TONES = slice(SHOWN, SHOWN + exposure.FEATURES)
+"""Those that `exposure` reads."""
+
 LIMITED = ("cast", "overexposure", "dark")
 """Rules with a limit of their own for these signals."""
 
@@ -75,9 +78,6 @@ def tones(network: RatingNetwork, rgb: PixelArray) -> dict[str, float | None]:
     cast, stops = combined(seen, measured)
     strength, hue = cast_of_gains(cast @ light.OPPONENTS) if has_color_to_tell(small) else (None, None)
     return {"exposure": stops, "cast": strength, "cast_hue": hue}
-
-
-_TONES = slice(SHOWN, SHOWN + exposure.FEATURES)
 
 
 def combined(seen: NDArray[np.float64], measured: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
