@@ -21,7 +21,6 @@ LICENCES = {
     "bundled": "photographs that come with scikit-image (BSD-3-Clause or public domain)",
 }
 LIMITS = (
-    "Told of blur, it smooths noise that nobody named as well.",
     "Every flaw that it learned from was made by a formula; real ones are mixtures that it has not seen.",
     "Photographs that count as clean were saved as JPEG once; what that cost them is not in the truth.",
     "It was fitted to squared error: where detail is lost it gives the mean of what might have been, which is smooth.",

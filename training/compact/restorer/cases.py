@@ -76,6 +76,9 @@ COUNTS = (0.03, 0.6, 0.32, 0.05)
 NAMED, WRONG, LOCAL, WORDLESS = 0.92, 0.1, 0.12, 0.4
 """Chances that a flaw is named, that one is named which is not there, that a flaw is local, that no word of strength is said."""  # noqa: E501
 
+MISSED = 0.1
+"""Chance that no flaw of a photo is named, but one that is not there: without such cases *blur* calms noise as well."""
+
 WORDS = ("slight", "moderate", "severe")
 DOUBT = 0.15
 """Standard deviation of the level by which a word of strength is chosen."""
@@ -166,7 +169,8 @@ def draw_damages(rng: np.random.Generator) -> list[tuple[Damage, float]]:
 def draw_case(clean: Pixels, rng: np.random.Generator) -> Case:
     """One case from clean pixels."""
     drawn = draw_damages(rng)
-    named = [damage.kind.family == "light" or rng.random() < NAMED for damage, _ in drawn]
+    named_share = 0.0 if rng.random() < MISSED else NAMED
+    named = [damage.kind.family == "light" or rng.random() < named_share for damage, _ in drawn]
     said = []
     for (damage, level), is_named in zip(drawn, named, strict=True):
         if is_named:
