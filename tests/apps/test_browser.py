@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.first_words import FLAGS
 from tests.apps.conftest import noisy_photo
 from zoomiqa import open_picture
 
@@ -22,15 +23,6 @@ BROWSER = os.environ.get("CHROMIUM") or next(
 )
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt-get install chromium, or set CHROMIUM")
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PATIENCE_MS = 120_000
 START_MS = 400_000
 """For the browser to come up, on a machine with much else to do."""
