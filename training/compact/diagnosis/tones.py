@@ -26,14 +26,14 @@ from zoomiqa.assessors import compact
 from zoomiqa.assessors.compact.diagnosis import RULES, Rule
 from zoomiqa.assessors.compact.network import SHOWN, RatingNetwork, shipped_network
 from zoomiqa.assessors.compact.network import WEIGHTS as RATING_WEIGHTS
-from zoomiqa.assessors.compact.tones import FEATURES, LIMITED, combined, estimate, features
+from zoomiqa.assessors.compact.tones import FEATURES, LIMITED, combined, estimate, features, small_copy
 from zoomiqa.files import atomic_write_text
 from zoomiqa.imaging import open_picture
 from zoomiqa.imaging.distortions import distort
 from zoomiqa.imaging.signals import exposure as measured_exposure
 from zoomiqa.imaging.signals import light as measured_light
 from zoomiqa.imaging.signals.canvas import PixelArray, Plane, reduced
-from zoomiqa.imaging.signals.color import COLOR_LONG_SIDE_PX, cast_of_gains
+from zoomiqa.imaging.signals.color import cast_of_gains
 
 from . import exposure, light
 from .card import LIMITS, described
@@ -120,7 +120,7 @@ def samples(network: RatingNetwork, paths: list[Path], each: int, toned: float, 
         for _ in range(each):
             part, known = spoiled(picture, toned, rng)
             photo.append(index)
-            read.append(features(network, part))
+            read.append(features(network, part, small_copy(part)))
             truth.append(known)
     return Samples(np.array(photo), np.stack(read), np.array(truth, np.float32))
 
@@ -169,9 +169,8 @@ def trained(torch: Any, scaled: Plane, truth: Plane, odds: Vector, steps: int, s
     return {name: tensor.numpy() for name, tensor in layers.state_dict().items()}
 
 
-def measured_by(number: int, picture: PixelArray) -> Vector:
-    """Cast and stops by the measuring networks of one third alone."""
-    small = np.ascontiguousarray(reduced(picture, COLOR_LONG_SIDE_PX))
+def measured_by(number: int, small: PixelArray) -> Vector:
+    """Cast and stops of a `small_copy` by the measuring networks of one third alone."""
     stops = measured_exposure.stops_of(measured_exposure.weights(), measured_exposure.features(small), number)
     return np.append(measured_light.OPPONENTS @ measured_light.log_gains(small, number), stops)
 
@@ -238,7 +237,8 @@ def limits_on_untouched(
 
 def _told(network: RatingNetwork, arrays: Mapping[str, Any], picture: PixelArray, number: int) -> tuple[Vector, Vector]:
     """Both estimates of a picture by the networks that have not seen it."""
-    return estimate(arrays, number, features(network, picture)), measured_by(number, picture)
+    small = small_copy(picture)
+    return estimate(arrays, number, features(network, picture, small)), measured_by(number, small)
 
 
 def found_beyond(paths: list[Path], arrays: Mapping[str, Any]) -> dict[str, dict[str, float]]:

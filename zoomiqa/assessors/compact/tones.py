@@ -8,10 +8,7 @@ leans to 0 where a scene may explain its tones. Trained by `training/compact/dia
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
-from functools import lru_cache
-from importlib import resources
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +17,7 @@ from zoomiqa.assessors.compact.network import SHOWN, RatingNetwork
 from zoomiqa.imaging.signals import exposure, light
 from zoomiqa.imaging.signals.canvas import PixelArray, Plane, reduced
 from zoomiqa.imaging.signals.color import COLOR_LONG_SIDE_PX, cast_of_gains, has_color_to_tell
+from zoomiqa.imaging.signals.stored import network_count, stored_arrays
 
 WEIGHTS = "tones.npz"
 SIDE_PX = 256
@@ -36,9 +34,13 @@ CAST, STOPS = slice(0, 2), 2
 """Of an estimate: log gains of the light on two axes (`light.OPPONENTS`), and stops."""
 
 
-def features(network: RatingNetwork, rgb: PixelArray) -> Plane:
-    """What the networks read of HxWx3 uint8 pixels: `FEATURES` figures."""
-    small = np.ascontiguousarray(reduced(rgb, COLOR_LONG_SIDE_PX))
+def small_copy(rgb: PixelArray) -> PixelArray:
+    """The copy of HxWx3 uint8 pixels that tones are read from."""
+    return np.ascontiguousarray(reduced(rgb, COLOR_LONG_SIDE_PX))
+
+
+def features(network: RatingNetwork, rgb: PixelArray, small: PixelArray) -> Plane:
+    """What the networks read of HxWx3 uint8 pixels and their `small_copy`: `FEATURES` figures."""
     shown = network.shown(np.ascontiguousarray(reduced(rgb, SIDE_PX)))
     return np.concatenate([shown, exposure.features(small), light.level_features(small)])
 
@@ -59,21 +61,17 @@ def estimate(arrays: Mapping[str, Plane], number: int, read: Plane) -> NDArray[n
     return np.asarray(found[:3], np.float64)
 
 
-@lru_cache(maxsize=1)
 def weights() -> Mapping[str, Plane]:
     """The shipped networks, read once."""
-    stored = resources.files(__package__).joinpath("data", WEIGHTS).read_bytes()
-    with np.load(io.BytesIO(stored), allow_pickle=False) as archive:
-        return {name: archive[name].astype(np.float32) for name in archive.files}
+    return stored_arrays(__package__, WEIGHTS)
 
 
 def tones(network: RatingNetwork, rgb: PixelArray) -> dict[str, float | None]:
     """The signals `exposure`, `cast` and `cast_hue` of HxWx3 uint8 pixels, in place of the measured ones."""
     arrays = weights()
-    read = features(network, rgb)
-    count = 1 + max(int(name.split(".")[0]) for name in arrays if "." in name)
-    seen = np.mean([estimate(arrays, number, read) for number in range(count)], 0)
-    small = np.ascontiguousarray(reduced(rgb, COLOR_LONG_SIDE_PX))
+    small = small_copy(rgb)
+    read = features(network, rgb, small)
+    seen = np.mean([estimate(arrays, number, read) for number in range(network_count(arrays))], 0)
     measured = np.append(light.OPPONENTS @ light.log_gains(small), exposure.stops_of(exposure.weights(), read[_TONES]))
     cast, stops = combined(seen, measured)
     strength, hue = cast_of_gains(cast @ light.OPPONENTS) if has_color_to_tell(small) else (None, None)

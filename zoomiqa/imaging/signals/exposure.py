@@ -10,16 +10,14 @@ Trained by `training/compact/diagnosis`.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
-from functools import lru_cache
-from importlib import resources
 
 import cv2
 import numpy as np
 
 from zoomiqa.imaging.signals.canvas import PixelArray, Plane
 from zoomiqa.imaging.signals.light import LINEAR
+from zoomiqa.imaging.signals.stored import network_count, stored_arrays
 
 WEIGHTS = "exposure.npz"
 MOST_STOPS = 6.0
@@ -64,12 +62,9 @@ def features(rgb: PixelArray) -> Plane:
     return np.array(found, np.float32)
 
 
-@lru_cache(maxsize=1)
 def weights() -> Mapping[str, Plane]:
     """The shipped networks, read once."""
-    stored = resources.files(__package__).joinpath("data", WEIGHTS).read_bytes()
-    with np.load(io.BytesIO(stored), allow_pickle=False) as archive:
-        return {name: archive[name].astype(np.float32) for name in archive.files}
+    return stored_arrays(__package__, WEIGHTS)
 
 
 def stops_of(arrays: Mapping[str, Plane], read: Plane, number: int | None = None) -> float:
@@ -79,8 +74,7 @@ def stops_of(arrays: Mapping[str, Plane], read: Plane, number: int | None = None
     """
     scaled = (read - arrays["mean"]) / arrays["deviation"]
     outputs = []
-    count = 1 + max(int(name.split(".")[0]) for name in arrays if "." in name)
-    for each in range(count) if number is None else (number,):
+    for each in range(network_count(arrays)) if number is None else (number,):
         values = scaled
         for layer in ("one", "two"):
             matrix, bias = arrays[f"{each}.{layer}.weight"], arrays[f"{each}.{layer}.bias"]

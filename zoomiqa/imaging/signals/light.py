@@ -9,16 +9,14 @@ framework is needed: a view costs two small convolutions in NumPy. Trained by `t
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
-from functools import lru_cache
-from importlib import resources
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from zoomiqa.imaging.signals.canvas import PixelArray, Plane
+from zoomiqa.imaging.signals.stored import network_count, stored_arrays
 
 WEIGHTS = "color_light.npz"
 SIDE_PX, BINS, SPAN = 48, 32, 1.6
@@ -114,12 +112,9 @@ def network(arrays: Mapping[str, Plane], number: int, patches: Plane, levels: Pl
     return _layer(arrays, f"{number}.out", joint)[:2]
 
 
-@lru_cache(maxsize=1)
 def weights() -> Mapping[str, Plane]:
     """The shipped networks, read once."""
-    stored = resources.files(__package__).joinpath("data", WEIGHTS).read_bytes()
-    with np.load(io.BytesIO(stored), allow_pickle=False) as archive:
-        return {name: archive[name].astype(np.float32) for name in archive.files}
+    return stored_arrays(__package__, WEIGHTS)
 
 
 def log_gains(rgb: PixelArray, number: int | None = None) -> NDArray[np.float64]:
@@ -129,7 +124,6 @@ def log_gains(rgb: PixelArray, number: int | None = None) -> NDArray[np.float64]
     """
     arrays = weights()
     patches, levels = _patches(histograms(rgb)), level_features(rgb)
-    count = 1 + max(int(name.split(".")[0]) for name in arrays)
-    numbers = range(count) if number is None else (number,)
+    numbers = range(network_count(arrays)) if number is None else (number,)
     casts = [network(arrays, each, patches, levels) for each in numbers]
     return np.asarray(np.mean(casts, 0) @ OPPONENTS, np.float64)
