@@ -11,13 +11,14 @@ every row's next token falls into the same column; what lies before a row's star
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache
+from transformers import Cache, DynamicCache, GenerationMixin
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from zoomiqa.errors import OptionInvalid
@@ -25,6 +26,13 @@ from zoomiqa.types import Sampling
 
 _FIRST_CAPACITY = 256
 """Columns beyond the prompts for which room is made at first."""
+
+_PAST = next(
+    name
+    for name in ("cache", "past_key_values")
+    if name in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+)
+"""What a model's forward pass calls its keys and values; transformers 5.24 renamed them."""
 
 
 @dataclass(slots=True)
@@ -247,9 +255,9 @@ class Decoder:
                 input_ids=last[:, None],
                 attention_mask=(columns >= starts[:, None]).long(),
                 position_ids=positions[..., None],
-                past_key_values=self._cache,
                 use_cache=True,
                 logits_to_keep=1,
+                **{_PAST: self._cache},
             )
             positions += 1
             self._window.end += 1
@@ -271,15 +279,15 @@ class Decoder:
         # Positions of pictures differ between models; the model's own rule is asked, as `generate` does.
         positions = self._model._prepare_position_ids_for_generation(ids, dict(inputs))
         cache = DynamicCache(config=self._model.config)
-        output = self._model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        layers = output.past_key_values.layers
-        if not all(isinstance(layer, DynamicLayer) for layer in layers):
+        inputs |= {"position_ids": positions, _PAST: cache}
+        output = self._model(**inputs, use_cache=True, logits_to_keep=1)
+        if not all(isinstance(layer, DynamicLayer) for layer in cache.layers):
             raise OptionInvalid(
                 "this model keeps more than keys and values of its past",
                 type(self._model).__name__,
                 "serve it with vLLM or SGLang and pass --base-url",
             )
-        return output.logits[:, -1], layers, positions
+        return output.logits[:, -1], cache.layers, positions
 
     def _make_room(self, longest: int, layers: Sequence[DynamicLayer]) -> None:
         """Bring the window's end to `longest` columns at least, so that a prompt of that length fits before it."""
