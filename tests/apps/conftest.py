@@ -98,6 +98,17 @@ def client(service):
         yield made
 
 
+def finished(client, address, seconds=120):
+    """The job at `address`, once it has ended."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = client.get(address).json()
+        if answer["state"] in ("done", "failed", "cancelled"):
+            return answer
+        time.sleep(0.1)
+    raise AssertionError("the job did not end")
+
+
 def noisy_photo(seed=1, side=220):
     """A small real photograph with noise, as PNG bytes."""
     from skimage import data

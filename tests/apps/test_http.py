@@ -7,22 +7,13 @@ import zipfile
 
 import pytest
 
+from tests.apps.conftest import finished
 from zoomiqa import assess, open_picture
 from zoomiqa.records import schema
 
 
 def send(data, name="photo.png"):
     return {"picture": (name, data, "image/png")}
-
-
-def finished(client, job, seconds=120):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        answer = client.get(job["links"]["self"]).json()
-        if answer["state"] in ("done", "failed", "cancelled"):
-            return answer
-        time.sleep(0.1)
-    raise AssertionError("the job did not end")
 
 
 def test_assess_gives_the_record_that_the_library_gives(client, photo):
@@ -41,7 +32,7 @@ def test_assess_gives_the_record_that_the_library_gives(client, photo):
 def test_a_job_can_be_asked_for_at_once(client, photo):
     answer = client.post("/v1/assess", files=send(photo), headers={"Prefer": "respond-async"})
     assert answer.status_code == 202
-    job = finished(client, answer.json())
+    job = finished(client, answer.json()["links"]["self"])
     assert job["state"] == "done"
     result = client.get(job["links"]["result"]).json()
     assert set(result) == {"assessment", "prompts", "signals"}
@@ -96,7 +87,7 @@ def test_restore_events_result_and_files(client, photo):
 
 def test_edited_phrases_reach_the_restorer(client, photo):
     data = {"candidates": "1", "positive": "", "negative": "slight blur [lower left]"}
-    job = finished(client, client.post("/v1/restore", files=send(photo), data=data).json())
+    job = finished(client, client.post("/v1/restore", files=send(photo), data=data).json()["links"]["self"])
     record = client.get(job["links"]["result"]).json()["record"]
     guidance = record["rounds"][0]["guidance"]
     assert guidance["positive"] == []
@@ -123,7 +114,7 @@ def test_cancel(client):
         time.sleep(0.05)
     start = time.monotonic()
     client.post(job["links"]["cancel"])
-    done = finished(client, job)
+    done = finished(client, job["links"]["self"])
     assert done["state"] == "cancelled"
     assert time.monotonic() - start < 30
     answer = client.get(job["links"]["result"])
