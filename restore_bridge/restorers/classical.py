@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from restore_bridge.actions import Action, Operation, plan_actions
+from restore_bridge.actions import STRENGTHS, Action, Operation, plan_actions
 from restore_bridge.restorers.base import DEFAULT_SETTINGS, Capabilities, Restored, RestoreSettings, check_scale
 from zoomiqa.types import Box, BoxFraction, Note
+from zoomiqa.vocabulary import Severity
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,9 @@ FEATHER = 0.08
 LEAST_NOISE = 1.0 / 255
 LEAST_BLUR_PX = 0.42
 """Below these a picture is as clean and sharp as ordinary photographs; there is nothing to repair."""
+
+MOST_UNNAMED_NOISE = 6.0 / 255
+"""Noise above which a motion is left alone unless noise is named as well."""
 
 ASSUMED_QUALITY = {0.4: 50, 0.7: 30, 1.0: 15}
 """JPEG quality taken for each strength of words when the picture's own grid cannot be found."""
@@ -203,8 +207,16 @@ def _deblur(pixels: Floats, strength: float, action: Action, context: _Context) 
 
 
 def _deblur_motion(pixels: Floats, strength: float, action: Action, context: _Context) -> tuple[Floats, Amount]:  # noqa: ARG001
-    """Nothing: a streak's length and direction could not be measured well enough to gain on average, so it is only reported."""  # noqa: E501
-    return pixels, {}
+    from restore_bridge.restorers.operations import motion, noise, sharpness
+
+    level = float(noise.noise_level(noise.to_planes(pixels))[0])
+    found = motion.find(sharpness.luminance(pixels), level)
+    # What undoes a motion takes noise for granted and calms it, which is done only where it is named.
+    if found is None or (found.noise > MOST_UNNAMED_NOISE and not context.is_noise):
+        return pixels, {}
+    sharp = sharpness.hold_overshoot(motion.undo(pixels, found), pixels, 1.0, round(found.length / 2) + 2)
+    mixed = pixels + min(1.0, strength / STRENGTHS[Severity.SLIGHT]) * (sharp - pixels)
+    return mixed, {"length_px": round(found.length, 1), "angle": round(found.angle, 1)}
 
 
 def _sharpen(pixels: Floats, strength: float, action: Action, context: _Context) -> tuple[Floats, Amount]:  # noqa: ARG001

@@ -32,8 +32,8 @@ DETAIL: dict[Operation, int] = {
 }
 """The plane of each operation that the detail network does."""
 
-GUESSED = frozenset({Operation.DEBLUR, Operation.SHARPEN})
-"""Operations that `classical` tries first, as the width of a blur shows in a whole picture and not in a patch."""
+GUESSED = frozenset({Operation.DEBLUR, Operation.SHARPEN, Operation.DEBLUR_MOTION})
+"""Operations that `classical` tries first, as a blur's width or path shows in a whole picture and not in a patch."""
 
 OWN = frozenset(DETAIL)
 """Operations that the two networks do; all others go on to `classical`. Casts are among those: a network that saw
@@ -65,15 +65,15 @@ def condition_maps(actions: Sequence[Action], size: tuple[int, int]) -> Floats:
 
 
 def first_guess(pixels: Floats, actions: Sequence[Action]) -> Floats:
-    """What the network starts from: `pixels` with the named round blur undone by a Wiener filter.
+    """What the network starts from: `pixels` with the named blur or motion undone, as far as measurement finds it.
 
     Args:
         pixels: H×W×3 RGB 0..1.
-        actions: A plan. Motion and noise are looked at: nothing is undone where the one is named, and noise is calmed
-            only where the other is.
+        actions: A plan. All of it is looked at: no round blur is undone where motion is named, and noise is calmed only
+            where noise is.
 
     Returns:
-        H×W×3 RGB 0..1, equal to `pixels` wherever no round blur is named.
+        H×W×3 RGB 0..1, equal to `pixels` wherever neither is named.
     """
     tried = [action for action in actions if action.operation in GUESSED]
     if not tried:

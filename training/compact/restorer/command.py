@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -41,6 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
         task.add_argument("--short", action="store_true", help="two steps, to see that all parts fit together")
         if name == "detail":
             task.add_argument("--until", type=int, help="stop at this step; the rate is that of a run of all steps")
+            task.add_argument("--start", type=Path, help="a detail.onnx to go on from, in place of random weights")
+            task.add_argument("--rate", type=float, help="highest learning rate")
         task.add_argument("--seed", type=int, default=0)
         task.add_argument("--threads", type=int, default=1)
     return parser
@@ -80,9 +83,15 @@ def _detail(options: argparse.Namespace) -> int:
 
     torch.set_num_threads(options.threads)
     settings = FitSettings(steps=2, pool=PoolSettings(cases=4, batch=2)) if options.short else FitSettings()
-    settings = replace(settings, seed=options.seed, steps=options.steps or settings.steps)
+    settings = replace(
+        settings,
+        seed=options.seed,
+        steps=options.steps or settings.steps,
+        rate=options.rate or settings.rate,
+        start=hashlib.sha256(options.start.read_bytes()).hexdigest() if options.start else None,
+    )
     found = gather(options.photos, options.rated)
-    fit_detail(found, settings, options.run, report=_say, until=options.until)
+    fit_detail(found, settings, options.run, start=options.start, report=_say, until=options.until)
     return 0
 
 

@@ -20,6 +20,9 @@ OPSET = 17
 SMALLEST = 256
 """Numbers that a tensor must hold to be stored in 16 bits."""
 
+HALVED = "_16"
+"""What the name of such a tensor ends in."""
+
 
 def export_all(run: Path, out: Path) -> None:
     """Write both networks of the run in folder `run` to folder `out`."""
@@ -29,6 +32,18 @@ def export_all(run: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     export_detail(detail, out / "detail.onnx")
     export_tone(tone, out / "tone.onnx")
+
+
+def read_weights(net: nn.Module, path: Path) -> None:
+    """Give `net` the weights of a file that was written here from a network of the same form."""
+    import onnx
+    from onnx import numpy_helper
+
+    stored = {tensor.name.removesuffix(HALVED): tensor for tensor in onnx.load(path).graph.initializer}
+    wanted = net.state_dict()
+    net.load_state_dict(
+        {name: torch.from_numpy(numpy_helper.to_array(stored[name]).astype(np.float32)) for name in wanted}
+    )
 
 
 def export_detail(net: DetailNet, path: Path) -> None:
@@ -85,8 +100,8 @@ def _halve(graph: object) -> None:
         values = numpy_helper.to_array(tensor)
         if values.dtype == np.float32 and values.size >= SMALLEST:
             name = tensor.name
-            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + "_16"))
-            casts.append(helper.make_node("Cast", [name + "_16"], [name], to=TensorProto.FLOAT))
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + HALVED))
+            casts.append(helper.make_node("Cast", [name + HALVED], [name], to=TensorProto.FLOAT))
     nodes = list(graph.node)  # type: ignore[attr-defined]
     del graph.node[:]  # type: ignore[attr-defined]
     graph.node.extend([*casts, *nodes])  # type: ignore[attr-defined]

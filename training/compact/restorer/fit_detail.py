@@ -22,6 +22,7 @@ from torch import Tensor
 from restore_bridge.restorers.compact.condition import FULL
 from zoomiqa.files import atomic_write_text
 
+from .export import read_weights
 from .network import DetailNet
 from .photos import Photo
 from .pool import Pool, PoolSettings
@@ -46,6 +47,9 @@ class FitSettings:
     warm_up: int = 150
     averaging: float = 0.999
     seed: int = 0
+    start: str | None = None
+    """SHA-256 of the exported network that is gone on from; `None` begins with random weights."""
+
     pool: PoolSettings = field(default_factory=PoolSettings)
 
     def rate_at(self, step: int) -> float:
@@ -75,6 +79,7 @@ def fit_detail(
     settings: FitSettings,
     folder: Path,
     *,
+    start: Path | None = None,
     report: Callable[[str], None] = print,
     until: int | None = None,
     save_every: int = 250,
@@ -86,6 +91,7 @@ def fit_detail(
         photos: What is trained on.
         settings: What decides the fit.
         folder: Where its state is kept.
+        start: The exported network that `settings.start` names.
         report: Where progress goes.
         until: The step to stop at, for a run that is to be gone on with later; the rate follows `settings.steps` all
             the same. `None` is the end.
@@ -94,6 +100,8 @@ def fit_detail(
     last = settings.steps if until is None else min(until, settings.steps)
     torch.manual_seed(settings.seed)
     net: DetailNet = DetailNet().to(memory_format=torch.channels_last)
+    if start is not None:
+        read_weights(net, start)
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     weights = net.state_dict()
     average = {name: value.clone() for name, value in weights.items()}
