@@ -19,7 +19,7 @@ from zoomiqa.errors import (
     RecordLocked,
     RecordSettingsChanged,
 )
-from zoomiqa.records import RecordFile, fingerprint, read_record_lines, read_records, to_line
+from zoomiqa.records import RecordFile, fingerprint, latest, read_record_lines, read_records, to_line
 
 SETTINGS = {"assessor": {"name": "scripted", "version": "1"}, "rounds": 2}
 
@@ -219,6 +219,62 @@ def test_record_lines_are_read_with_the_same_checks_from_anywhere():
     for lines in (["no json\n"], ['{"a', '{"b": 2}'], ["[1]\n"], [b"\xff\n"]):
         with pytest.raises(RecordCorrupt, match="line 1 of stdin"):
             list(read_record_lines(lines, "stdin"))
+
+
+def row(dataset, index, rating, path="p"):
+    return {**record(path, rating), "evaluation": {"dataset": dataset, "source_index": index}}
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ([record("a", 1), record("b", 2), record("a", 3)], [3, 2]),
+        ([row("x", 0, 1), row("x", 1, 2), row("y", 0, 3), row("x", 0, 4)], [4, 2, 3]),
+        ([record("p", 1), row("x", 0, 2)], [1, 2]),
+        ([{"rating": 1}, {"image": None, "rating": 2}, {"image": "a", "rating": 3}], [1, 2, 3]),
+        ([{"image": {"path": ["a"]}, "rating": 1}, {"image": {"path": ["a"]}, "rating": 2}], [1, 2]),
+        ([row(["x"], 0, 1, "a"), row(None, 0, 2, "b"), row("x", {}, 3, "c")], [1, 2, 3]),
+        ([], []),
+    ],
+)
+def test_of_several_records_about_one_subject_the_last_counts(given, kept):
+    assert [item["rating"] for item in latest(given)] == kept
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_a_target_that_is_no_file_is_refused_and_nothing_is_left(tmp_path, kind, options):
+    path = tmp_path / "target"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(OutputFailed, match="folder" if kind == "folder" else "no regular file"):
+        RecordFile(path, SETTINGS, **options).__enter__()
+    assert os.listdir(tmp_path) == ["target"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"image": "a.jpg"}', '{"image": {"path": ["x"]}}', '{"image": {"path": "x", "sha256": {}}}', '{"image": 3}'],
+)
+def test_records_without_a_usable_key_are_said(tmp_path, line):
+    path = tmp_path / "r.jsonl"
+    with RecordFile(path, SETTINGS) as file:
+        file.write(record("a"))
+    path.write_text("\n" + line + "\n")
+    with pytest.raises(RecordCorrupt, match=r"record 1 of r\.jsonl"):
+        RecordFile(path, SETTINGS, resume=True).__enter__()
+    assert path.read_text() == "\n" + line + "\n"
+    assert not (tmp_path / "r.jsonl.lock").exists()
+
+
+def test_a_blank_line_is_no_damage_to_resume_after(tmp_path):
+    """It is none to `read_records` either."""
+    path = tmp_path / "r.jsonl"
+    with RecordFile(path, SETTINGS) as file:
+        file.write(record("a"))
+    path.write_bytes(path.read_bytes() + b"\n")
+    with RecordFile(path, SETTINGS, resume=True) as file:
+        file.write(record("b"))
+    assert [item["image"]["path"] for item in read_records(path)] == ["a", "b"]
 
 
 def test_a_full_disk_stops_in_a_resumable_state(tmp_path, monkeypatch):

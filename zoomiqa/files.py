@@ -1,4 +1,6 @@
-"""Writing files so that a reader sees the old content or the new, never half. It must not know what is written.
+"""Writing files so that a reader sees the old content or the new, never half, and never in the place of an input.
+
+It must not know what is written.
 
 The steps: a file of a unique name beside the target, its data forced to the disk, renamed over the target, the folder
 forced to the disk. A failure at any step removes the new file and leaves the target as it was.
@@ -11,7 +13,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,6 +49,51 @@ def printable(name: str) -> str:
         for character in name[:4096]
     )
     return shown if len(shown) <= 80 else f"{shown[:38]}...{shown[-39:]}"
+
+
+def refuse_inputs(
+    targets: Iterable[str | os.PathLike[str]],
+    inputs: Iterable[str | os.PathLike[str]],
+    fix: str = "choose another name",
+) -> None:
+    """Refuse a target that is one of `inputs`.
+
+    By identity (hard links, links, file systems that ignore case) where the input exists, else by resolved name. An
+    input costs one look at the file system, so that a run can check each target against all of its inputs.
+
+    Args:
+        targets: Where something will be written.
+        inputs: What a run reads.
+        fix: What the user can do about it.
+
+    Raises:
+        OutputWouldOverwrite: A target is an input, also by another name.
+    """
+    identities: dict[object, str | os.PathLike[str]] = {}
+    for target in targets:
+        identities[_resolved(target)] = target
+        if identity := _identity(target):
+            identities[identity] = target
+    for name in inputs:
+        found = identities.get(_identity(name) or _resolved(name))
+        if found is not None:
+            raise OutputWouldOverwrite("the target is an input", printable(os.fspath(found)), fix)
+
+
+def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Device and number of a file; `None` where it cannot be looked at."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):  # ValueError: a NUL inside the name
+        return None
+    return (status.st_dev, status.st_ino)
+
+
+def _resolved(path: str | os.PathLike[str]) -> str:
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return os.fspath(path)
 
 
 def atomic_write_bytes(path: str | os.PathLike[str], data: Data, *, overwrite: bool = True) -> Path:

@@ -13,9 +13,11 @@ import hashlib
 import json
 import os
 import socket
+import stat
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from importlib import import_module, resources
 from importlib.util import find_spec
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -28,7 +30,7 @@ from zoomiqa.errors import (
     RecordLocked,
     RecordSettingsChanged,
 )
-from zoomiqa.files import atomic_write_text, printable
+from zoomiqa.files import atomic_write_text, printable, refuse_inputs
 
 fcntl: Any = import_module("fcntl") if find_spec("fcntl") else None  # Windows has none
 
@@ -99,6 +101,29 @@ def read_record_lines(lines: Iterable[bytes | str], name: str) -> Iterator[dict[
             yield record
 
 
+def latest(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records that count: of several about one subject the last, in the place of the first.
+
+    A subject is a row of a data set where the record tells of one under `evaluation` (a picture may be in two, or twice
+    in one), else a picture's path. Records that name neither all count.
+    """
+    found: dict[Hashable, dict[str, Any]] = {}
+    for number, record in enumerate(records):
+        subject = _subject(record)
+        found[number if subject is None else subject] = record
+    return list(found.values())
+
+
+def _subject(record: Mapping[str, Any]) -> tuple[str, int] | str | None:
+    row, image = record.get("evaluation"), record.get("image")
+    if isinstance(row, dict):
+        name, index = row.get("dataset"), row.get("source_index")
+        if isinstance(name, str) and isinstance(index, int):
+            return name, index
+    path = image.get("path") if isinstance(image, dict) else None
+    return path if isinstance(path, str) else None
+
+
 class RecordFile:
     """An open record file: a context manager that appends records and knows which are already there.
 
@@ -114,9 +139,9 @@ class RecordFile:
         OutputWouldOverwrite: the file holds records and neither `resume` nor `overwrite` is set; or it, its run file or
             its lock is one of `protected`, also by way of a link.
         RecordSettingsChanged: resumed with other settings.
-        RecordCorrupt: a line that is not the last cannot be read.
+        RecordCorrupt: a line that is not the last cannot be read, or has no usable key.
         RecordLocked: another live process writes it.
-        OutputFailed: the folder is missing or read-only.
+        OutputFailed: the folder is missing or read-only, or what is at `path` is no regular file.
     """
 
     def __init__(
@@ -144,7 +169,8 @@ class RecordFile:
         self._run_file = self.path.with_name(self.path.name + ".run.json")
 
     def __enter__(self) -> RecordFile:
-        self._refuse_protected()
+        refuse_inputs((self.path, self._run_file, self._lock), self._protected, "write to another file")
+        self._refuse_other_than_file()
         try:
             self._take_lock()
         except OSError as error:
@@ -181,17 +207,14 @@ class RecordFile:
             raise OutputFailed("a record could not be written", self.path.name, _why(error)) from error
         self.done[self._key(record)] = dict(record)
 
-    def _refuse_protected(self) -> None:
-        targets = (self.path, self._run_file, self._lock)
-        identities = {identity: target for target in targets for identity in _identities(target)}
-        for path in self._protected:
-            for identity in _identities(path):
-                if identity in identities:
-                    raise OutputWouldOverwrite(
-                        "writing the records would replace an input",
-                        printable(str(identities[identity])),
-                        "write to another file",
-                    )
+    def _refuse_other_than_file(self) -> None:
+        try:
+            mode = os.stat(self.path).st_mode
+        except (OSError, ValueError):  # not there, or said when it is opened
+            return
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            raise OutputFailed(f"the place of the record file is {kind}", printable(str(self.path)), "name a file")
 
     def _open(self) -> None:
         exists = self.path.exists() and self.path.stat().st_size > 0
@@ -202,7 +225,10 @@ class RecordFile:
         keep = 0
         if exists and self._resume:
             self._check_settings()
-            keep = self._read_existing()
+            try:
+                keep = self._read_existing()
+            except OSError as error:
+                raise OutputFailed("the record file cannot be read", self.path, _why(error)) from error
         if not keep:
             run = {"fingerprint": fingerprint(self.settings), "settings": self.settings}
             atomic_write_text(self._run_file, json.dumps(run, indent=2, sort_keys=True, ensure_ascii=True) + "\n")
@@ -218,13 +244,22 @@ class RecordFile:
     def _read_existing(self) -> int:
         """Load finished records; returns where the next one goes (an unfinished last line is written over)."""
         position = 0
-        with open(self.path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    break
-                record = _parse_line(line, number, self.path.name)
-                self.done[self._key(record)] = record
+
+        def finished(lines: Iterable[bytes]) -> Iterator[bytes]:
+            nonlocal position
+            for line in takewhile(lambda line: line.endswith(b"\n"), lines):
                 position += len(line)
+                yield line
+
+        name = printable(self.path.name)
+        with open(self.path, "rb") as file:
+            for number, record in enumerate(read_record_lines(finished(file), name), start=1):
+                try:
+                    self.done[self._key(record)] = record
+                except (AttributeError, KeyError, TypeError) as error:  # of foreign values, or of one that is no key
+                    raise RecordCorrupt(
+                        f"record {number} of {name} does not say what it is about", None, "mend or remove it"
+                    ) from error
         return position
 
     def _check_settings(self) -> None:
@@ -321,18 +356,6 @@ def _is_file_at(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), os.lstat(path))
     except FileNotFoundError:
         return False
-
-
-def _identities(path: Path) -> set[object]:
-    """What two names of one file share: the path without links and, where the file exists, its device and number."""
-    try:
-        found: set[object] = {os.path.realpath(path)}
-        status = os.stat(path)
-    except FileNotFoundError:
-        return found
-    except (OSError, ValueError):  # ValueError: a NUL inside the name
-        return set()
-    return found | {(status.st_dev, status.st_ino)}
 
 
 def record_key(record: Mapping[str, Any]) -> tuple[str | None, str | None]:

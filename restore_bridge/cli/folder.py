@@ -212,9 +212,8 @@ def _save(
     """Write the kept picture and its sidecar; returns the record. No target may be one of `inputs`."""
     from restore_bridge.comparison import compare
     from zoomiqa.batch import file_digest
-    from zoomiqa.files import atomic_write_bytes, atomic_write_text
+    from zoomiqa.files import atomic_write_bytes, atomic_write_text, refuse_inputs
     from zoomiqa.imaging import open_picture, save_picture
-    from zoomiqa.imaging.saving import refuse_inputs
     from zoomiqa.sidecars import write_sidecar
 
     limits = limits_from(arguments)
@@ -222,7 +221,7 @@ def _save(
     is_copy = result.kept != "restored" and not limits.strips
     if is_copy:
         target = target.with_suffix(path.suffix)
-        refuse_inputs(target, inputs)
+        refuse_inputs([target], inputs)
         atomic_write_bytes(target, _bytes_of(path))
     else:
         save_picture(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
@@ -103,34 +102,20 @@ def _guidances(arguments: argparse.Namespace) -> Iterator[tuple[str | None, Guid
 
 def _records(source: str | None) -> Iterator[Mapping[str, Any]]:
     from zoomiqa.errors import OptionInvalid
+    from zoomiqa.records import latest, read_record_lines, read_records
 
     if source is None:
         return
     try:
         if source != "-":
-            from zoomiqa.records import read_records
-
-            yield from read_records(Path(source))
+            yield from latest(read_records(Path(source)))
             return
         if sys.stdin is None or sys.stdin.closed:
             raise OptionInvalid("there is no standard input to read", None, "pipe records in, or name a file")
-        for number, line in enumerate(getattr(sys.stdin, "buffer", sys.stdin), start=1):
-            if line.strip():
-                yield _parsed(line, number)
+        # As they come: a later record of the same picture does not take back what was written already.
+        yield from read_record_lines(getattr(sys.stdin, "buffer", sys.stdin), "stdin")
     except OSError as error:
         raise OptionInvalid("the records cannot be read", source, error.strerror or "check the path") from error
-
-
-def _parsed(line: bytes | str, number: int) -> dict[str, Any]:
-    from zoomiqa.errors import RecordCorrupt
-
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise RecordCorrupt(f"line {number} of stdin cannot be read", None, "mend or remove that line") from error
-    if not isinstance(record, dict):
-        raise RecordCorrupt(f"line {number} of stdin is not an object", type(record).__name__, "mend or remove it")
-    return record
 
 
 def assessment_from_record(record: Mapping[str, Any]) -> Assessment:

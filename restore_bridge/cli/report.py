@@ -33,12 +33,12 @@ def report_from_records(records: Path, out: Path, title: str | None = None) -> P
     """Write the report of a record file; returns its path."""
     from restore_bridge.report import TITLE, write_report
     from zoomiqa.errors import OptionInvalid
-    from zoomiqa.records import read_records
+    from zoomiqa.records import latest, read_records
 
     if not records.is_file():
         raise OptionInvalid("there is no record file", records, "give records.jsonl of a run, or its folder")
     try:
-        lines = list(read_records(records))
+        lines = latest(read_records(records))
     except OSError as error:
         raise OptionInvalid("the record file cannot be read", records, error.strerror or "check the path") from error
     return write_report(lines, out, records_folder=records.parent, title=title or TITLE)

@@ -27,14 +27,14 @@ def sheets(arguments: argparse.Namespace) -> int:
     from zoomiqa.errors import OptionInvalid, ZoomIQAError
     from zoomiqa.files import atomic_write_bytes
     from zoomiqa.imaging import open_picture, save_picture
-    from zoomiqa.records import read_records
+    from zoomiqa.records import latest, read_records
 
     records_path = arguments.folder / "records.jsonl"
     if not records_path.is_file():
         raise OptionInvalid("there is no record file", records_path, "give the output folder of a run")
     limits = common.limits_from(arguments)
-    latest = {record["image"]["path"]: record for record in read_records(records_path)}
-    finished = {Path(path): record for path, record in latest.items() if not record["error"]}
+    records = latest(read_records(records_path))
+    finished = {Path(record["image"]["path"]): record for record in records if not record["error"]}
     out = make_folder(arguments.out or arguments.folder / "sheets")
     names = output_names(list(finished), "png")
     failures = 0
@@ -47,5 +47,5 @@ def sheets(arguments: argparse.Namespace) -> int:
         except ZoomIQAError as error:  # an original that was moved away
             failures += 1
             common.complain("restore-bridge", f"no sheet of {path}: {type(error).__name__}[{error.code}]: {error}")
-    common.print_path(atomic_write_bytes(out / "ratings.png", plot_run(list(latest.values()))))
+    common.print_path(atomic_write_bytes(out / "ratings.png", plot_run(records)))
     return common.EXIT_SOME_FAILED if failures else common.EXIT_OK

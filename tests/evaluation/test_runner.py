@@ -258,6 +258,9 @@ def test_inputs_and_foreign_files_are_never_replaced(desk):
         run(desk, names=("one",), out="pictures", results=["summary.json"], inputs=[desk / "pictures" / "summary.json"])
     with pytest.raises(OutputWouldOverwrite, match="input"):
         run(desk, names=("one",), out="pictures", results=["coffee.png"])
+    (desk / "pictures" / "hard.md").hardlink_to(desk / "one.json")
+    with pytest.raises(OutputWouldOverwrite, match="input"):
+        run(desk, names=("one",), out="pictures", results=["hard.md"], inputs=[desk / "one.json"])
     with pytest.raises(OutputWouldOverwrite, match="no run"):
         run(desk, names=("one",), out="pictures", results=["summary.json"])
     assert not (desk / "pictures" / RECORDS).exists()

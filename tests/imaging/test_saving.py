@@ -23,11 +23,11 @@ from tests.attacks import files
 from tests.attacks.files import FORMATS, SUFFIX, encoded, photo
 from zoomiqa import files as writing
 from zoomiqa.errors import ImageValuesInvalid, OptionInvalid, OutputFailed, OutputWouldOverwrite
-from zoomiqa.files import atomic_write_bytes, atomic_write_text, printable
+from zoomiqa.files import atomic_write_bytes, atomic_write_text, printable, refuse_inputs
 from zoomiqa.imaging import saving
 from zoomiqa.imaging.opening import SUFFIXES, open_picture
 from zoomiqa.imaging.picture import composite_on_white, picture_from_array
-from zoomiqa.imaging.saving import encode_picture, refuse_inputs, save_picture
+from zoomiqa.imaging.saving import encode_picture, save_picture
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -116,9 +116,9 @@ def test_inputs_are_recognised_without_a_file(tmp_path: Path) -> None:
     """Links to what is gone, and names that no system call takes."""
     (tmp_path / "dangling.png").symlink_to(tmp_path / "gone.png")
     with pytest.raises(OutputWouldOverwrite, match="is an input"):
-        refuse_inputs(tmp_path / "dangling.png", [tmp_path / "a.png", tmp_path / "gone.png"])
-    refuse_inputs(tmp_path / "new.png", [tmp_path / "a.png", "a\0b", tmp_path])
-    refuse_inputs(tmp_path / "new.png", [])
+        refuse_inputs([tmp_path / "dangling.png"], [tmp_path / "a.png", tmp_path / "gone.png"])
+    refuse_inputs([tmp_path / "new.png"], [tmp_path / "a.png", "a\0b", tmp_path])
+    refuse_inputs([tmp_path / "new.png"], [])
 
 
 @pytest.mark.parametrize("suffix", sorted(SUFFIXES))

@@ -385,6 +385,18 @@ def test_a_record_is_read_back_with_its_regions():
         part[name] = kept
 
 
+def test_of_a_picture_assessed_twice_the_later_record_is_split(tmp_path, capsys, monkeypatch):
+    said = ({"image": {"path": "p"}, "positive": f"{word} eyes.", "negative": "Blur."} for word in ("Dull", "Sharp"))
+    text = "".join(json.dumps(record) + "\n" for record in said)
+    (tmp_path / "r.jsonl").write_text(text)
+    assert main(["prompts", "--from-jsonl", str(tmp_path / "r.jsonl")]) == 0
+    (line,) = lines(capsys)
+    assert "sharp eyes" in line["prompts"]["positive"].lower()
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    assert main(["prompts", "--from-jsonl", "-"]) == 0
+    assert len(lines(capsys)) == 2, "of a pipe, each as it comes"
+
+
 def test_failures_are_lines_of_their_own_in_prompts_and_plan(run_folder, tmp_path, capsys):
     root, _ = run_folder
     photos = [str(root / "photos" / name) for name in ("broken.png", "noisy.png", "absent.png")]

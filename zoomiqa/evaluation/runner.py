@@ -13,7 +13,6 @@ import os
 import random
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +23,7 @@ from zoomiqa.batch import OpenOptions, assess_files, file_digest
 from zoomiqa.errors import OptionInvalid, OutputFailed, OutputWouldOverwrite
 from zoomiqa.evaluation.annotations import Annotation, load_annotations
 from zoomiqa.evaluation.reading import check_record
-from zoomiqa.files import atomic_write_text, printable
+from zoomiqa.files import atomic_write_text, printable, refuse_inputs
 from zoomiqa.protocol import default_prompts, load_prompts
 from zoomiqa.records import RecordFile
 from zoomiqa.scale import Engine
@@ -295,11 +294,8 @@ class Evaluation:
         return now is not None and now != (record["image"] or {}).get("sha256")
 
     def _refuse_loss(self) -> None:
-        targets = {os.path.realpath(self.folder / name): name for name in (TIMING, *self._results)}
-        for path in self._inputs:
-            with suppress(ValueError):  # a NUL inside the name: no file
-                if name := targets.get(os.path.realpath(path)):
-                    raise OutputWouldOverwrite("the results would replace an input", name, "write to another folder")
+        names = (TIMING, *self._results)
+        refuse_inputs([self.folder / name for name in names], self._inputs, "write to another folder")
         if self._overwrite or (self.folder / RECORDS).exists():
             return
         for name in self._results:

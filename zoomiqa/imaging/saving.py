@@ -32,7 +32,7 @@ import importlib
 import io
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoomiqa.errors import OptionInvalid, OutputFailed, OutputWouldOverwrite
-from zoomiqa.files import atomic_write_bytes, printable
+from zoomiqa.files import atomic_write_bytes, printable, refuse_inputs
 from zoomiqa.imaging.opening import PILLOW_GATE, SUFFIXES
 from zoomiqa.imaging.picture import Picture, PixelArray, picture_from_array
 from zoomiqa.limits import LOCAL, Limits
@@ -139,7 +139,7 @@ def save_picture(
     _format_of(target.suffix)
     source = source or (pixels_or_picture if isinstance(pixels_or_picture, Picture) else None)
     inputs = [*protected, *([source.info.path] if source and source.info.path else [])]
-    refuse_inputs(target, inputs)
+    refuse_inputs([target], inputs)
     if not overwrite and os.path.lexists(target):  # before the work of encoding; checked again when it is moved there
         raise OutputWouldOverwrite("the target exists", printable(str(target)), "choose another name or allow it")
     data = encode_picture(pixels_or_picture, target.suffix, source=source, limits=limits, quality=quality)
@@ -184,39 +184,6 @@ def _format_of(suffix: str) -> str:
             f"use one of {', '.join(SUFFIXES)}",
         )
     return name
-
-
-def refuse_inputs(target: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
-    """Refuse a target that is one of `inputs`.
-
-    By identity (hard links, links, file systems that ignore case) where the files exist, else by resolved name. An
-    input costs one look at the file system, so that a run can check each target against all of its inputs.
-
-    Raises:
-        OutputWouldOverwrite: The target is an input, also by another name.
-    """
-    identity, resolved = _identity(target), _resolved(target)
-    for name in inputs:
-        other = _identity(name)
-        same = other == identity if identity and other else not other and _resolved(name) == resolved
-        if same:
-            raise OutputWouldOverwrite("the target is an input", printable(str(target)), "choose another name")
-
-
-def _identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Device and number of a file; `None` where it cannot be looked at."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return (status.st_dev, status.st_ino)
-
-
-def _resolved(path: str | os.PathLike[str]) -> str:
-    try:
-        return os.path.realpath(path)
-    except (OSError, ValueError):  # a NUL in the name
-        return os.fspath(path)
 
 
 def _with_alpha(pixels: PixelArray, alpha: PixelArray) -> PixelArray:

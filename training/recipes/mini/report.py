@@ -17,7 +17,7 @@ import numpy as np
 
 from zoomiqa.evaluation.report import grid
 from zoomiqa.files import atomic_write_bytes, atomic_write_text
-from zoomiqa.records import read_records
+from zoomiqa.records import latest, read_records
 
 from .forms import ARMS, Arm
 from .stages import TIMING, Mini, histories, read_json
@@ -79,7 +79,7 @@ def _figures(mini: Mini, arm: Arm) -> dict[str, Any]:
 
 
 def _points(mini: Mini, arm: Arm) -> list[tuple[float, float]]:
-    records = read_records(mini.evaluation_of(arm) / "records.jsonl")
+    records = latest(read_records(mini.evaluation_of(arm) / "records.jsonl"))
     return [(float(r["evaluation"]["ground_truth"]), float(r["rating"])) for r in records if r["rating"] is not None]
 
 
