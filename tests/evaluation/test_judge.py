@@ -224,6 +224,12 @@ def test_a_record_without_a_reply_is_a_failure(broken):
     assert case_of(broken).error["code"] == "ZIQ-201"
 
 
+def test_what_cannot_be_a_key_is_left_out_of_the_case():
+    case = case_of({"image": {"path": ["x"], "sha256": {}, "width": 3}, "rounds": [{"text": "x"}]})
+    assert case.key == (None, None, case.digest)
+    assert case.image["width"] == 3
+
+
 @pytest.mark.parametrize(("labels", "mos"), [({"ground_truth": 3.2}, 3.2), ({"ground_truth": "3"}, None), (4, None)])
 def test_what_people_said_may_stand_in_the_record(labels, mos):
     assert case_of(record(evaluation=labels)).mos == mos
@@ -387,6 +393,15 @@ def test_a_changed_or_missing_picture_is_not_judged(desk, capsys):
     records = read(desk / "j.jsonl")
     assert [item["error"] and item["error"]["code"] for item in records[:4]] == ["ZIQ-501", None, "ZIQ-108", None]
     assert "not the one that was assessed" in records[0]["error"]["message"]
+
+
+def test_of_a_picture_assessed_twice_the_later_record_is_judged(desk, capsys):
+    lines = (desk / "r.jsonl").read_bytes().splitlines(keepends=True)
+    failed = {**json.loads(lines[0]), "error": {"code": "ZIQ-403", "message": "m"}, "rounds": [], "rating": None}
+    (desk / "r.jsonl").write_bytes(json.dumps(failed).encode() + b"\n" + b"".join(lines[1:]) + lines[0])
+    assert main(command(desk, "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["judged"] == 6
+    assert read(desk / "j.jsonl")[0]["image"]["path"] == failed["image"]["path"]
 
 
 def test_no_picture_outside_the_image_root_is_opened(desk):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,35 +35,36 @@ def add_parser(commands: Any) -> None:
 
 def fidelity(arguments: argparse.Namespace) -> int:
     from zoomiqa.batch import OpenOptions
-    from zoomiqa.errors import ImageError
-    from zoomiqa.evaluation.fidelity import CIRCULAR_NOTE, compare, is_circular, open_subject, summarize
+    from zoomiqa.errors import ZoomIQAError
+    from zoomiqa.evaluation.fidelity import CIRCULAR_NOTE, compare, is_circular, summarize
     from zoomiqa.evaluation.reading import check_record
-    from zoomiqa.records import read_records
+    from zoomiqa.evaluation.subjects import find_picture, open_subject
+    from zoomiqa.records import latest, read_records
 
     options = OpenOptions(limits=common.limits_from(arguments), allow_truncated=arguments.allow_truncated)
-    records = list(read_records(arguments.records))
+    records = latest(read_records(arguments.records))
     for record in records:
         check_record(record)
-    comparisons, failures, without_text = [], Counter[str](), 0
+    comparisons, without_text = [], 0
     with common.Progress(arguments.progress, len(records)) as progress:
         for record in records:
-            error = comparison = None
+            image, error = record["image"] or {}, record["error"]
             try:
-                if not record["error"]:
-                    comparison = compare(record, open_subject(record, arguments.image_root, options))
-                if comparison is None:
-                    without_text += 1
-                else:
-                    comparisons.append(comparison)
-            except ImageError as problem:
+                if error is None:
+                    picture = open_subject(image, find_picture(record, arguments.image_root), options)
+                    comparison = compare(record, picture)
+                    if comparison is None:
+                        without_text += 1
+                    else:
+                        comparisons.append(comparison)
+            except ZoomIQAError as problem:
                 error = problem.to_dict()
-                failures[problem.code] += 1
-            progress.step(str((record["image"] or {}).get("path")), error)
+            progress.step(str(image.get("path")), error)
     summary = {
         "records": len(records),
         "compared": len(comparisons),
         "without_text": without_text,
-        "failures": dict(sorted(failures.items())),
+        "failures": dict(sorted(progress.failures.items())),
         "note": CIRCULAR_NOTE if any(map(is_circular, records)) else None,
         **summarize(comparisons),
     }
@@ -73,15 +73,17 @@ def fidelity(arguments: argparse.Namespace) -> int:
     else:
         print(_table(summary), end="")
     common.complain("zoomiqa", progress.summary())
-    return common.EXIT_SOME_FAILED if failures else common.EXIT_OK
+    return common.EXIT_SOME_FAILED if progress.failures else common.EXIT_OK
 
 
 def _table(summary: Mapping[str, Any]) -> str:
     from zoomiqa.evaluation.report import grid
 
     compared, without, failed = (summary[key] for key in ("compared", "without_text", "failures"))
+    lost = ", ".join(f"{code} x{count}" for code, count in failed.items())
     parts = [
-        f"{compared} pictures compared, {without} records without text, {sum(failed.values())} pictures not opened."
+        f"{compared} pictures compared, {without} records without text, {sum(failed.values())} failed"
+        + (f" ({lost})." if lost else ".")
     ]
     if summary["note"]:
         parts.append(f"Note: {summary['note']}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoomiqa.cli import common
 from zoomiqa.cli.assessor import add_model_options, model_options_from
-from zoomiqa.errors import ImageNotFound, OptionInvalid, ZoomIQAError
+from zoomiqa.errors import OptionInvalid, ZoomIQAError
 
 if TYPE_CHECKING:
     from zoomiqa.batch import OpenOptions
@@ -83,7 +83,8 @@ def judge(arguments: argparse.Namespace) -> int:
         table,
     )
     from zoomiqa.evaluation.judge import judge as run_judge
-    from zoomiqa.records import RecordFile, read_records
+    from zoomiqa.evaluation.subjects import find_picture
+    from zoomiqa.records import RecordFile, latest, read_records
 
     if arguments.retry_failed and not arguments.resume:
         raise OptionInvalid("--retry-failed goes with --resume", None, "add --resume")
@@ -95,11 +96,10 @@ def judge(arguments: argparse.Namespace) -> int:
     backend = BACKENDS.load(spec.name, **spec.options)
     scores = _scores_by_path(arguments.annotations, arguments.image_root)
     cases = []
-    for record in read_records(arguments.records):
-        case = case_of(record)
-        path = find_picture(case, arguments.image_root)
+    for record in latest(read_records(arguments.records)):
+        path = find_picture(record, arguments.image_root)
         mos = None if path is None else scores.get(os.path.realpath(path))
-        cases.append((case if mos is None else replace(case, mos=mos), path))
+        cases.append((case_of(record, mos), path))
     prompt = default_judge_prompt()
     settings = {
         "judge": judge_info(backend, prompt).to_dict(),
@@ -145,24 +145,6 @@ def judge(arguments: argparse.Namespace) -> int:
     return common.EXIT_SOME_FAILED if progress.failures else common.EXIT_OK
 
 
-def find_picture(case: Case, image_root: Path | None) -> Path | None:
-    """The file of a case's picture; `None` where the record names none, or it is not there.
-
-    Without an image root it is where the record says. With one it is there under the record's path or under its bare
-    name, and never outside.
-    """
-    name = case.image.get("path")
-    if not isinstance(name, str) or not name or "\0" in name:
-        return None
-    if image_root is None:
-        return Path(name)
-    root = os.path.realpath(image_root)
-    for candidate in (image_root / name, image_root / Path(name).name):
-        if candidate.is_file() and Path(os.path.realpath(candidate)).is_relative_to(root):
-            return candidate
-    return None
-
-
 def _scores_by_path(files: Sequence[Path], image_root: Path | None) -> Mapping[str, float]:
     from zoomiqa.evaluation import load_annotations
 
@@ -177,21 +159,10 @@ def _opened(
     cases: Sequence[tuple[Case, Path | None]], options: OpenOptions
 ) -> Iterator[tuple[Case, Picture | ZoomIQAError]]:
     """The cases with their pictures, opened when their turn comes."""
+    from zoomiqa.evaluation.subjects import open_subject
+
     for case, path in cases:
         try:
-            yield case, _open(case, path, options)
+            yield case, open_subject(case.image, path, options)
         except ZoomIQAError as error:
             yield case, error
-
-
-def _open(case: Case, path: Path | None, options: OpenOptions) -> Picture:
-    from zoomiqa.batch import open_one
-    from zoomiqa.evaluation.judge import check_same_picture
-
-    if path is None:
-        raise ImageNotFound(
-            "the record's picture is not there", case.image.get("path"), "say with --image-root where the pictures are"
-        )
-    picture = open_one(path, options)
-    check_same_picture(case, picture)
-    return picture

@@ -15,15 +15,12 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from zoomiqa.assessors.compact.diagnosis import MODERATE_FROM, WHOLE, diagnose
-from zoomiqa.batch import OpenOptions, open_one
-from zoomiqa.errors import ImageError
 from zoomiqa.imaging.picture import Picture, crop
 from zoomiqa.imaging.signals import measure
 from zoomiqa.statements import stated_flaws
@@ -164,33 +161,16 @@ def compare(record: Record, picture: Picture) -> Comparison | None:
 
     Args:
         record: One that `zoomiqa.evaluation.reading.check_record` accepts.
-        picture: Its picture.
+        picture: Its picture, as `zoomiqa.evaluation.subjects.open_subject` opens it.
 
     Raises:
-        ImageError: the picture is not the one that was assessed.
+        ZoomIQAError: a look's region is none of this picture.
     """
-    then, now = (record["image"] or {}).get("sha256"), picture.info.sha256
-    if then is not None and now is not None and then != now:
-        raise ImageError("the picture is not the one that was assessed", picture.info.path, "find the file of then")
     stated = stated_in(record)
     if stated is None:
         return None
     boxes = [Box(*look["shown_box"]) for look in record["rounds"] if look["shown_box"]]
     return Comparison(stated, measured_in(picture, boxes))
-
-
-def open_subject(record: Record, image_root: Path | None, options: OpenOptions) -> Picture:
-    """Open the picture of a record: where it was, or, with `image_root`, at its annotated or relative path below it.
-
-    Raises:
-        ImageError: it cannot be opened, or the record names none.
-    """
-    path = (record["image"] or {}).get("path")
-    if image_root is not None and "evaluation" in record:
-        path = record["evaluation"]["image"]
-    if path is None:
-        raise ImageError("the record names no picture", None, "assess a file")
-    return open_one(image_root / path if image_root is not None else Path(path), options)
 
 
 def is_circular(record: Record) -> bool:

@@ -25,7 +25,7 @@ from typing import Any
 from zoomiqa.backends.base import Backend
 from zoomiqa.backends.session import open_session
 from zoomiqa.backends.talks import hold_talks
-from zoomiqa.errors import OptionInvalid, ReplyUnusable, ZoomIQAError
+from zoomiqa.errors import ReplyUnusable, ZoomIQAError
 from zoomiqa.imaging.picture import Picture
 from zoomiqa.imaging.signals import hints
 from zoomiqa.limits import LOCAL, Limits
@@ -155,8 +155,11 @@ def case_of(record: Mapping[str, Any], mos: float | None = None) -> Case:
         record: As `zoomiqa assess` and `zoomiqa evaluate` write it.
         mos: What people said of the picture; `None` takes what `zoomiqa evaluate` put into the record, if anything.
     """
-    image = record.get("image")
-    image = image if isinstance(image, dict) else {}
+    given = record.get("image")
+    image = dict(given) if isinstance(given, dict) else {}
+    for name in ("path", "sha256"):
+        if not isinstance(image.get(name), str):  # of a file that somebody edited; it is to be a key
+            image[name] = None
     rounds = record.get("rounds")
     texts = [look.get("text") for look in rounds if isinstance(look, dict)] if isinstance(rounds, list) else []
     looks = tuple(text for text in texts if isinstance(text, str) and text.strip())
@@ -356,18 +359,3 @@ def table(summary: Mapping[str, Any]) -> str:
     lost = ", ".join(f"{code} x{count}" for code, count in summary["failures"].items())
     lines.append(f"not judged: {summary['failed']}" + (f" ({lost})" if lost else ""))
     return "\n".join(lines) + "\n"
-
-
-def check_same_picture(case: Case, picture: Picture) -> None:
-    """Refuse a picture that is not the one that was assessed.
-
-    Raises:
-        OptionInvalid: its content differs from what the record says.
-    """
-    expected = case.image.get("sha256")
-    if expected and picture.info.sha256 and expected != picture.info.sha256:
-        raise OptionInvalid(
-            "the picture is not the one that was assessed, its content differs",
-            picture.info.path,
-            "give the folder of the originals as --image-root",
-        )
