@@ -6,7 +6,7 @@ import weakref
 import numpy as np
 import pytest
 
-from zoomiqa.assessors import ConversationalAssessor, Task
+from zoomiqa.assessors import AssessorSpec, ConversationalAssessor, Task, create_assessor
 from zoomiqa.backends import Capabilities, ScriptedBackend
 from zoomiqa.errors import OptionInvalid, PromptSetInvalid
 from zoomiqa.imaging import picture_from_array
@@ -137,6 +137,9 @@ def test_failed_samples_are_left_out_and_said():
 def test_samples_that_could_not_differ_are_refused():
     with pytest.raises(OptionInvalid, match="would be the same"):
         sampled([1.0, 2.0], settings=ConversationSettings(sampling=Sampling(temperature=0.0)))
+    for name in ("compact", "signals"):
+        with pytest.raises(OptionInvalid, match=f"{name}, which draws nothing, would be the same"):
+            create_assessor(AssessorSpec(name, samples=3))
     with pytest.raises(OptionInvalid, match="at least 1"):
         ConversationalAssessor(Counting(), samples=0)
 

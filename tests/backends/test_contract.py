@@ -82,7 +82,7 @@ def test_one_reply_per_request_in_order(backend, pictures):
     replies = backend.generate([ask(picture) for picture in pictures])
     assert len(replies) == len(pictures)
     singles = [backend.generate([ask(picture)])[0] for picture in pictures]
-    if backend.capabilities.deterministic:
+    if backend.capabilities.deterministic or isinstance(backend, ScriptedBackend):  # this script always says the same
         assert replies == singles, "a batch of n is n single calls"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from zoomiqa.backends.base import Backend
 from zoomiqa.backends.session import open_session
-from zoomiqa.backends.talks import hold_talks
+from zoomiqa.backends.talks import HELD_PER_SLOT, hold_talks
 from zoomiqa.errors import ZoomIQAError
 from zoomiqa.imaging import Picture, picture_from_array
 from zoomiqa.types import ImagePart, Message, Reply, Request, Sampling, TextPart
@@ -21,9 +21,6 @@ from .trajectories import Decision, PictureFolder, failure, is_kept, with_decisi
 
 Talk = Generator[Request, Reply, Decision]
 Decide = Callable[[Mapping[str, Any], Picture], Talk]
-
-_HELD_PER_SLOT = 8
-"""Decisions that may wait for a slower one before them, per request under way."""
 
 
 def decide_all(
@@ -50,7 +47,7 @@ def decide_all(
             decision = failure(step, vain.error)
         return with_decision(record, decision)
 
-    held = _HELD_PER_SLOT * backend.capabilities.batch_size
+    held = HELD_PER_SLOT * backend.capabilities.batch_size
     yield from hold_talks(open_session(backend), (talk(record) for record in records), held=held)
 
 

@@ -16,15 +16,12 @@ from statistics import fmean, stdev
 from zoomiqa.assessors.base import Assessor, Task
 from zoomiqa.backends.base import Backend
 from zoomiqa.backends.session import open_session, stream_reply
-from zoomiqa.backends.talks import hold_talks
+from zoomiqa.backends.talks import HELD_PER_SLOT, hold_talks
 from zoomiqa.errors import OptionInvalid, ZoomIQAError
 from zoomiqa.imaging.picture import Picture
 from zoomiqa.limits import LOCAL, Limits
 from zoomiqa.protocol import ConversationSettings, PromptSet, converse, default_prompts
 from zoomiqa.types import Assessment, AssessorInfo, Box, ImageInfo, Note, Reply, Request, Round, failed
-
-_HELD_PER_SLOT = 8
-"""Results that may wait for a slower one before them, per request under way, until no more pictures are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +89,12 @@ class ConversationalAssessor(Assessor):
             raise OptionInvalid("batch_size must be at least 1", self.batch_size, "give a positive number")
         if samples < 1:
             raise OptionInvalid("samples must be at least 1", samples, "give a positive number")
+        if samples > 1 and backend.capabilities.deterministic:
+            raise OptionInvalid(
+                f"several samples of {backend.capabilities.name}, which draws nothing, would be the same",
+                samples,
+                "ask for one; its expected error is its own",
+            )
         if samples > 1 and self.settings.sampling.temperature == 0:
             raise OptionInvalid(
                 "several samples with temperature 0 would be the same", samples, "raise the temperature or ask for one"
@@ -133,7 +136,7 @@ class ConversationalAssessor(Assessor):
 
         answers: list[Assessment] = []
         session = open_session(self.backend, self.batch_size)
-        for answer in hold_talks(session, talks(), held=_HELD_PER_SLOT * self.batch_size):
+        for answer in hold_talks(session, talks(), held=HELD_PER_SLOT * self.batch_size):
             owner = owners.popleft()
             if owner is None:
                 yield answer

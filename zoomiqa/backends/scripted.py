@@ -38,7 +38,6 @@ class ScriptedBackend:
             version="1",
             description="Replays prepared replies; it does not look at the picture.",
             batch_size=batch_size,
-            deterministic=True,
         )
 
     @classmethod

@@ -13,6 +13,9 @@ from typing import TypeVar
 from zoomiqa.backends.base import Session
 from zoomiqa.types import Reply, Request
 
+HELD_PER_SLOT = 8
+"""Results that may wait for a slower one before them, per request under way: what `held` usually is."""
+
 T = TypeVar("T")
 
 

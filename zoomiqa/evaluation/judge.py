@@ -24,7 +24,7 @@ from typing import Any
 
 from zoomiqa.backends.base import Backend
 from zoomiqa.backends.session import open_session
-from zoomiqa.backends.talks import hold_talks
+from zoomiqa.backends.talks import HELD_PER_SLOT, hold_talks
 from zoomiqa.errors import ReplyUnusable, ZoomIQAError
 from zoomiqa.imaging.picture import Picture
 from zoomiqa.imaging.signals import hints
@@ -37,9 +37,6 @@ CRITERIA = ("completeness", "accuracy", "reasonableness", "confidence")
 SCORE_MIN, SCORE_MAX = 1.0, 9.0
 JUDGE_SAMPLING = Sampling(temperature=0.0, top_p=1.0, top_k=0, max_new_tokens=1024)
 """Greedy. Where a temperature is set, all tokens may be drawn: servers that take no limit then need none."""
-
-_HELD_PER_SLOT = 8
-"""Judgements that may wait for a slower one before them, per request under way."""
 
 _GAP = r"[ \t]{0,4}"
 _TAGGED = {
@@ -200,7 +197,7 @@ def judge(
     prompt = prompt or default_judge_prompt()
     info = judge_info(backend, prompt)
     talks = (_judge_one(case, picture, prompt, sampling, limits, info) for case, picture in subjects)
-    held = _HELD_PER_SLOT * backend.capabilities.batch_size
+    held = HELD_PER_SLOT * backend.capabilities.batch_size
     yield from hold_talks(open_session(backend), talks, held=held)
 
 
