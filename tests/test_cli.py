@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import random
@@ -17,7 +18,7 @@ import pytest
 
 from zoomiqa.cli import common, main
 from zoomiqa.limits import LOCAL
-from zoomiqa.records import schema
+from zoomiqa.records import latest, schema
 
 ZOOMIQA = str(Path(sys.executable).with_name("zoomiqa"))
 REPLY = (
@@ -87,6 +88,11 @@ def test_max_failures_stops(replies, tmp_path, capsys):
         (["assess", "x.jpg", "--assessor", "scripted"], "--replies"),
         (["assess", "x.jpg", "--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["assess", "x.jpg", "--max-failures", "0"], "--max-failures must be at least 1, got 0"),
+        (["assess", "x.jpg", "--resume"], "--resume goes with --out"),
+        (["assess", "x.jpg", "--overwrite"], "--overwrite goes with --out"),
+        (["assess", "x.jpg", "--out", "r.jsonl", "--retry-failed"], "--retry-failed goes with --resume"),
+        (["assess", "x.jpg", "--out", "r.jsonl", "--resume", "--overwrite"], "--overwrite contradicts --resume"),
+        (["assess", "x.jpg", "--samples", "3"], "several samples of compact, which draws nothing, would be the same"),
     ],
 )
 def test_wrong_configuration_is_one_sentence_and_exit_2(argv, words, capsys):
@@ -126,6 +132,80 @@ def test_out_and_resume(photos, replies, tmp_path, capsys):
     assert out.read_bytes().startswith(first)
     assert len(lines(out.read_text())) == 6
     assert capsys.readouterr().out == ""
+
+
+def test_resume_says_what_failed_and_rates_it_again_on_request(photos, tmp_path, capsys):
+    paths = [str(photos / name) for name in ("chelsea.png", "coffee.png")]
+    out, replies = tmp_path / "r.jsonl", tmp_path / "replies.jsonl"
+    assess = ["assess", *paths, "--out", str(out), "--assessor", "scripted", "--replies", str(replies)]
+    replies.write_text("\n".join(map(json.dumps, (REPLY, "no idea"))))
+    assert main(assess) == 1
+    first = lines(out.read_text())
+    replies.write_text(json.dumps(REPLY))
+    run = out.with_name("r.jsonl.run.json")  # a server's place would not be part of the settings, prepared replies are
+    settings = json.loads(run.read_text())["settings"]
+    settings["options"]["replies"] = hashlib.sha256(replies.read_bytes()).hexdigest()
+    run.write_text(json.dumps({"settings": settings}))
+    capsys.readouterr()
+    assert main([*assess, "--resume"]) == 1
+    said = "resuming: 1 of 2 pictures are done, 1 failed (--retry-failed takes it again)"
+    assert said in capsys.readouterr().err
+    assert lines(out.read_text()) == first
+    assert main([*assess, "--resume", "--retry-failed"]) == 0
+    err = capsys.readouterr().err
+    assert "resuming: 1 of 2 pictures are done\n" in err
+    assert "2 pictures: 2 done, 0 failed" in err
+    assert [record["rating"] for record in lines(out.read_text())] == [3.25, None, 3.25]
+    assert [record["rating"] for record in latest(lines(out.read_text()))] == [3.25, 3.25]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["plugins", "schema"])
+def test_a_stdout_that_cannot_be_written_is_one_sentence_and_exit_2(command, unbuffered):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [ZOOMIQA, command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("zoomiqa: OutputFailed[ZIQ-602]: standard output cannot be written")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_picture_is_opened_again_only_for_a_thumbnail(photos):
+    from rich.console import Console
+
+    from zoomiqa import assess, open_picture
+    from zoomiqa.cli.show import show_assessment
+    from zoomiqa.errors import ImageNotFound
+
+    path, opened = photos / "coffee.png", []
+
+    def again():
+        opened.append(path)
+        return open_picture(path)
+
+    def gone():
+        raise ImageNotFound("there is no file at that path")
+
+    def shown(open_it, **terminal):
+        console = Console(file=io.StringIO(), **terminal)
+        show_assessment(console, assessment, open_it)
+        return console.file.getvalue()
+
+    assessment = assess(path)
+    wide = {"force_terminal": True, "width": 120, "color_system": "truecolor"}
+    assert "▀" not in shown(again)
+    assert "▀" not in shown(again, force_terminal=True, width=60)
+    assert opened == []
+    assert "▀" in shown(again, **wide)
+    assert opened == [path]
+    assert "rating" in shown(gone, **wide)
 
 
 def test_a_closed_pipe_is_no_error(photos):

@@ -7,7 +7,7 @@ import pytest
 
 from zoomiqa import assess, open_picture
 from zoomiqa.cli import main
-from zoomiqa.errors import OptionInvalid, OutputWouldOverwrite
+from zoomiqa.errors import OptionInvalid, OutputFailed, OutputWouldOverwrite
 from zoomiqa.sidecars import read_sidecar, sidecar_path, write_sidecar
 from zoomiqa.types import Assessment
 from zoomiqa.xmp import BASIC, Name, Property, merge, read
@@ -82,6 +82,36 @@ def test_an_unreadable_sidecar_is_left_alone(assessment: Assessment, photo: Path
 def test_a_failed_assessment_has_none(photo: Path) -> None:
     with pytest.raises(OptionInvalid, match="needs a rating"):
         write_sidecar(Assessment(rounds=(), rating=None, error={"code": "ZIQ-401", "message": "x"}), photo)
+
+
+def test_a_name_that_leaves_no_room_for_the_sidecars_ending(assessment: Assessment, tmp_path: Path) -> None:
+    photo = tmp_path / ("x" * 251 + ".jpg")
+    assert read_sidecar(photo) is None
+    with pytest.raises(OutputFailed, match="name is too long"):
+        write_sidecar(assessment, photo)
+
+
+def test_resume_writes_the_sidecars_that_are_missing(photos: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "r.jsonl"
+    folder.mkdir()
+    names = ("chelsea.png", "coffee.png", "astronaut.png")
+    for name in names:
+        (folder / name).write_bytes((photos / name).read_bytes())
+    (folder / "broken.png").write_bytes(b"x")
+    run = ["assess", str(folder), "--out", str(out), "--jobs", "1", "--attributes"]
+    assert main([*run, "--xmp"]) == 1
+    fresh = {name: sidecar_path(folder / name).read_bytes() for name in names}
+    sidecar_path(folder / names[0]).unlink()
+    sidecar_path(folder / names[1]).write_bytes(merge(None, [Property(STARS, "1")]))
+    assert main([*run, "--xmp", "--resume"]) == 1
+    assert sidecar_path(folder / names[0]).read_bytes() == fresh[names[0]]
+    ours = {name.local: value for name, value in read(fresh[names[1]]).items()}
+    assert read_sidecar(folder / names[1]) == {**ours, "stars": "1"}
+    assert sidecar_path(folder / names[2]).read_bytes() == fresh[names[2]]
+    assert main([*run, "--xmp-rating", "--resume"]) == 1
+    assert read_sidecar(folder / names[2])["stars"] in set("12345")
+    assert read_sidecar(folder / names[1])["stars"] == "1", "set by hand, and ours is there"
+    assert not sidecar_path(folder / "broken.png").exists()
 
 
 def test_assess_writes_sidecars(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

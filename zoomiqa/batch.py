@@ -14,11 +14,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from zoomiqa.assessors.base import Assessor, Task
 from zoomiqa.assessors.registry import AssessorSpec, create_assessor
@@ -49,7 +49,15 @@ class OpenOptions:
 
     limits: Limits = LOCAL
     allow_truncated: bool = False
-    frame: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Part of a run's settings."""
+        return asdict(self)
+
+
+def run_settings(assessor: Assessor, spec: AssessorSpec, options: OpenOptions) -> dict[str, Any]:
+    """What decides the records of a run of `assessor`, built from `spec`: the settings of its `RecordFile`."""
+    return {"assessor": assessor.info.to_dict(), **spec.to_dict(), **options.to_dict()}
 
 
 def choose_jobs(requested: int | None, files: int, assessor: Assessor) -> Choice:
@@ -147,7 +155,7 @@ def _open_or_fail(file: File, options: OpenOptions) -> Task | Assessment:
 
 def open_one(path: Path, options: OpenOptions) -> Picture:
     """Open one file as the options say."""
-    return open_picture(path, limits=options.limits, allow_truncated=options.allow_truncated, frame=options.frame)
+    return open_picture(path, limits=options.limits, allow_truncated=options.allow_truncated)
 
 
 def failed_file(path: Path, error: ZoomIQAError, limits: Limits = LOCAL) -> Assessment:

@@ -190,6 +190,10 @@ class RecordFile:
             self._file = None
         self._release_lock()
 
+    def finished(self, *, retry_failed: bool) -> dict[Hashable, dict[str, Any]]:
+        """Those of `done` that need not be made again: all, or with `retry_failed` those without an error."""
+        return {key: record for key, record in self.done.items() if not (retry_failed and record.get("error"))}
+
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record; it is on the disk when this returns.
 

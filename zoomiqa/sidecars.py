@@ -21,6 +21,7 @@ Assessor           name and version
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def write_sidecar(assessment: Assessment, photo: str | Path, *, stars: bool = Fa
         OutputFailed: the sidecar cannot be written.
     """
     if assessment.rating is None:
-        raise OptionInvalid("a sidecar needs a rating", assessment.error, "leave failed pictures out")
+        reason = (assessment.error or {}).get("message")
+        raise OptionInvalid("a sidecar needs a rating", reason, "leave failed pictures out")
     target = sidecar_path(photo)
     source, packet = _present(Path(photo))
     properties = list(assessment_properties(assessment))
@@ -115,12 +117,16 @@ def _present(photo: Path) -> tuple[Path, bytes | None]:
     """The sidecar that there is, by either name, and its content."""
     own, adobe = sidecar_path(photo), photo.with_suffix(".xmp")
     for path in (own, adobe):
-        if path.is_file() and (path == own or _is_only_owner(photo)):
-            try:
+        try:
+            # os.path, not Path: a name that is too long for a file system is none of its files.
+            if os.path.isfile(path) and (path == own or _is_only_owner(photo)):
                 with path.open("rb") as file:
                     return path, file.read(BYTES_LIMIT + 1)
-            except OSError as error:
-                raise OutputFailed("the present sidecar cannot be read", printable(str(path)), str(error)) from error
+        except OSError as error:
+            reason = error.strerror or "unknown reason"
+            raise OutputFailed(
+                "the present sidecar cannot be read", printable(str(path)), f"{reason}; check it"
+            ) from error
     return own, None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from zoomiqa.cli import common
 
 if TYPE_CHECKING:
     from restore_bridge.guidance import Guidance
-    from zoomiqa.types import Assessment, Box, Finding, Round
+    from zoomiqa.types import Assessment
 
 ENCODERS = ("clip", "clip-2", "clip-unlimited", "t5-120", "t5-256", "t5-300", "t5-512", "none")
 """Names of `restore_bridge.prompts.BUDGETS`, repeated so that the grammar is built without importing it."""
@@ -121,83 +120,22 @@ def _records(source: str | None) -> Iterator[Mapping[str, Any]]:
 def assessment_from_record(record: Mapping[str, Any]) -> Assessment:
     """What a record of `zoomiqa assess` says to a restorer, or the `before` of one of `restore-bridge run`.
 
-    Rounds with their sections, shown box, findings and rating, the picture's size, and the error are rebuilt; what
-    guidance does not read (reply texts, tokens, notes) is not. A record without rounds needs `positive` and `negative`.
+    A record without rounds needs `positive` and `negative`.
 
     Raises:
         RecordCorrupt: a part is missing or of the wrong type.
     """
-    from zoomiqa.errors import RecordCorrupt, ZoomIQAError
-    from zoomiqa.types import Assessment, ImageInfo
+    from zoomiqa import recall
+    from zoomiqa.errors import RecordCorrupt
 
-    try:
-        image, error = record.get("image"), record.get("error")
-        info = None
-        if image is not None:
-            size = (int(image.get("width") or 0), int(image.get("height") or 0))
-            info = ImageInfo(_text(image.get("path")), _text(image.get("sha256")), *size)
-        if error is not None:
-            return Assessment((), None, error={str(key): str(value) for key, value in error.items()}, image=info)
-        body = record if record.get("before") is None else record["before"]
-        rounds = tuple(_round(look) for look in body.get("rounds") or ())
-        if not rounds:
-            _text(record["positive"]), _text(record["negative"])
-        if any(look.shown_box for look in rounds) and info is not None and not (info.width > 0 < info.height):
-            raise ValueError("a region of a picture without a size")
-        return Assessment(rounds, rounds[-1].rating if rounds else None, image=info)
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError, ZoomIQAError) as error:
-        raise RecordCorrupt(
-            "a record is not one of `zoomiqa assess`", f"{type(error).__name__}: {error}", "mend or remove it"
-        ) from error
-
-
-def _round(look: Mapping[str, Any]) -> Round:
-    from zoomiqa.types import Round, Sections
-
-    sections = look["sections"]
-    return Round(
-        index=int(look["index"]),
-        text="",
-        sections=Sections(**{name: _text(sections.get(name)) for name in Sections().to_dict()}),
-        rating=None if look["rating"] is None else _number(look["rating"]),
-        tool=None,
-        shown_box=_box(look["shown_box"]),
-        findings=tuple(_finding(finding) for finding in look["findings"]),
-    )
-
-
-def _box(corners: Any) -> Box | None:
-    from zoomiqa.types import Box
-
-    return None if corners is None else Box(*(int(corner) for corner in corners))
-
-
-def _finding(finding: Mapping[str, Any]) -> Finding:
-    from zoomiqa.types import Finding
-    from zoomiqa.vocabulary import Flaw, Severity
-
-    left, top, right, bottom = (_number(edge) for edge in finding["box_fraction"])
-    return Finding(
-        flaw=Flaw(finding["flaw"]),
-        severity=Severity(finding["severity"]),
-        strength=_number(finding["strength"]),
-        signal=str(finding["signal"]),
-        value=_number(finding["value"]),
-        limit=_number(finding["limit"]),
-        box_fraction=(left, top, right, bottom),
-        region=str(finding["region"]),
-        detail=str(finding["detail"]),
-    )
-
-
-def _text(value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"{type(value).__name__} in place of text")
-    return value
-
-
-def _number(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError("a number that is not finite")
-    return number
+    before = record.get("before")
+    if isinstance(before, Mapping):
+        record = {**before, "image": record.get("image"), "error": record.get("error")}
+    assessment = recall.assessment_from_record(record)
+    if assessment.error is None and not assessment.rounds:
+        for name in ("positive", "negative"):
+            if not isinstance(record.get(name, ()), str | None):
+                raise RecordCorrupt(
+                    "a record is not one of `zoomiqa assess`", f"no looks and no `{name}`", "mend or remove it"
+                )
+    return assessment

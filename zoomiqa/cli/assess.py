@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
-from contextlib import ExitStack
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,8 +43,7 @@ def add_parser(commands: Any) -> None:
     add_assessor_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, metavar="FILE", help="write JSON Lines to FILE instead of stdout")
-    output.add_argument("--resume", action="store_true", help="go on with FILE, skipping pictures already in it")
-    output.add_argument("--overwrite", action="store_true", help="replace FILE")
+    common.add_resume_options(output, "FILE", "pictures")
     output.add_argument(
         "--format",
         choices=("auto", "json", "text"),
@@ -68,55 +66,48 @@ def add_parser(commands: Any) -> None:
 
 def assess(arguments: argparse.Namespace) -> int:
     from zoomiqa.assessors import create_assessor
-    from zoomiqa.batch import OpenOptions, assess_files, choose_jobs, file_digest
+    from zoomiqa.batch import assess_files, choose_jobs, file_digest, run_settings
     from zoomiqa.records import RecordFile
 
     common.at_least_one("--jobs", arguments.jobs)
     common.at_least_one("--max-failures", arguments.max_failures)
+    common.check_resume_options(arguments)
     if arguments.out is None and not common.has_stdout():
         raise OutputFailed("the records have nowhere to go, standard output is closed", None, "pass --out FILE")
     engine = engine_from(arguments)
-    limits = common.limits_from(arguments)
-    spec = spec_from(arguments, limits)
-    options = OpenOptions(limits=limits, allow_truncated=arguments.allow_truncated)
+    options = common.open_options_from(arguments)
+    spec = spec_from(arguments, options.limits)
     paths = common.find_inputs(arguments.paths)
     assessor = create_assessor(spec)
 
     with ExitStack() as stack:
         records = None
-        earlier: list[dict[str, Any]] = []
+        earlier: list[tuple[Path, dict[str, Any]]] = []
         if arguments.out is not None:
-            settings = {
-                "assessor": assessor.info.to_dict(),
-                **spec.to_dict(),
-                "limits": asdict(limits),
-                "allow_truncated": arguments.allow_truncated,
-            }
             records = stack.enter_context(
                 RecordFile(
                     arguments.out,
-                    settings,
+                    run_settings(assessor, spec, options),
                     resume=arguments.resume,
                     overwrite=arguments.overwrite,
                     protected=[*paths, *input_files(arguments)],
                 )
             )
-            if records.done:
-                keys = [(str(path), file_digest(path, limit_bytes=limits.file_bytes)) for path in paths]
-                earlier = [records.done[key] for key in keys if key in records.done]
-                todo = [path for path, key in zip(paths, keys, strict=True) if key not in records.done]
-                if earlier:
-                    common.complain("zoomiqa", f"resuming: {len(earlier)} of {len(paths)} pictures are done")
-                paths = todo
+            if done := records.finished(retry_failed=arguments.retry_failed):
+                keys = {path: (str(path), file_digest(path, limit_bytes=options.limits.file_bytes)) for path in paths}
+                earlier = [(path, done[key]) for path, key in keys.items() if key in done]
+                paths = [path for path, key in keys.items() if key not in done]
         jobs = choose_jobs(arguments.jobs, len(paths), assessor)
         say_jobs(engine, jobs, arguments.jobs, len(paths))
         is_watched = len(paths) == 1 and engine.name == "local" and _can_be_watched(arguments, assessor)
         # A bar would be drawn into the text that is being written.
         mode = "none" if is_watched and arguments.progress == "auto" else arguments.progress
-        progress = stack.enter_context(common.Progress(mode, len(paths)))
-        for record in earlier:
-            progress.add_earlier(record.get("error"))
+        progress = common.Progress(mode, len(paths))
+        progress.take_over(record.get("error") for _, record in earlier)
+        stack.enter_context(progress)
         failures = lost_sidecars = 0
+        if arguments.xmp or arguments.xmp_rating:
+            lost_sidecars += sum(not _catch_up(record, path, stars=arguments.xmp_rating) for path, record in earlier)
         show = _chooser(arguments, options)
         assessments: Iterable[Assessment]
         if is_watched:
@@ -126,7 +117,7 @@ def assess(arguments: argparse.Namespace) -> int:
             assessments = assess_files(
                 paths, spec, options=options, jobs=int(jobs.value), assessor=assessor, engine=engine
             )
-        for path, assessment in zip(paths, assessments, strict=False):
+        for path, assessment in zip(paths, assessments, strict=True):
             if records is not None:
                 records.write(assessment.to_dict())
             show(assessment, path)
@@ -149,9 +140,22 @@ def _write_sidecar(assessment: Assessment, path: Path, *, stars: bool) -> bool:
     try:
         write_sidecar(assessment, path, stars=stars)
     except ZoomIQAError as error:
-        common.complain("zoomiqa", f"no sidecar for {path}: {type(error).__name__}[{error.code}]: {error}")
+        common.complain_of("zoomiqa", error.to_dict(), f"no sidecar for {path}: ")
         return False
     return True
+
+
+def _catch_up(record: Mapping[str, Any], path: Path, *, stars: bool) -> bool:
+    """Write the sidecar of a picture that an earlier run rated, unless it is there; whether there is one now."""
+    from zoomiqa.recall import assessment_from_record
+    from zoomiqa.sidecars import read_sidecar
+
+    if record.get("rating") is None:
+        return True
+    with suppress(ZoomIQAError):  # one that cannot be read: writing says why
+        if ({"Rating", "stars"} if stars else {"Rating"}) <= (read_sidecar(path) or {}).keys():
+            return True
+    return _write_sidecar(assessment_from_record(record), path, stars=stars)
 
 
 def _can_be_watched(arguments: argparse.Namespace, assessor: Assessor) -> bool:
@@ -179,7 +183,7 @@ def _assess_before_eyes(path: Path, assessor: ConversationalAssessor, options: O
         picture = open_one(path, options)
     except ZoomIQAError as error:
         assessment = failed_file(path, error, options.limits)
-        show_assessment(Console(), assessment, None)
+        show_assessment(Console(), assessment)
         return assessment
     return show_stream(Console(), str(path), assessor.assess_stream(picture))
 
@@ -199,8 +203,7 @@ def _chooser(arguments: argparse.Namespace, options: OpenOptions) -> Any:
             from zoomiqa.batch import open_one
             from zoomiqa.cli.show import show_assessment
 
-            picture = None if assessment.error else open_one(path, options)
-            show_assessment(Console(), assessment, picture)
+            show_assessment(Console(), assessment, lambda: open_one(path, options))
         elif arguments.out is None:
             common.write_line(assessment.to_dict())
 

@@ -13,14 +13,17 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from zoomiqa.errors import OptionInvalid, ZoomIQAError
+from zoomiqa.errors import OptionInvalid, OutputFailed, ZoomIQAError
 from zoomiqa.limits import PROFILES, Limits
 from zoomiqa.text import plain
+
+if TYPE_CHECKING:
+    from zoomiqa.batch import OpenOptions
 
 EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -61,19 +64,42 @@ def run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
     raising = bool(os.environ.get("ZOOMIQA_RAISE_ERRORS"))
     _prepare_streams()
     try:
-        return command(arguments)
+        code = command(arguments)
+        sys.stdout.flush()  # what is left of print
+        return code
     except ZoomIQAError as error:
         if raising:
             raise
-        complain(prog, f"{type(error).__name__}[{error.code}]: {error}")
+        complain_of(prog, error.to_dict())
         return EXIT_USAGE
     except KeyboardInterrupt:
         complain(prog, "interrupted; what was written is complete and can be resumed")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing is wrong, and Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _throw_stdout_away()
         return EXIT_OK
+    except OSError as error:
+        if raising or not _is_stdout_failing():
+            raise
+        _throw_stdout_away()
+        reason = error.strerror or "unknown reason"
+        full = OutputFailed("standard output cannot be written", reason, "free some space, or send it elsewhere")
+        complain_of(prog, full.to_dict())
+        return EXIT_USAGE
+
+
+def _is_stdout_failing() -> bool:
+    """Whether a line end cannot be written to stdout. It may stand there needlessly, before a traceback."""
+    try:
+        print(flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _throw_stdout_away() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _prepare_streams() -> None:
@@ -94,6 +120,11 @@ def has_stdout() -> bool:
 
 def complain(prog: str, sentence: str) -> None:
     print(f"{prog}: {one_line(sentence)}", file=sys.stderr)
+
+
+def complain_of(prog: str, error: Mapping[str, str], about: str = "") -> None:
+    """An error in the form that records have, with its code; `about` comes first."""
+    complain(prog, f"{about}{error['type']}[{error['code']}]: {error['message']}")
 
 
 def one_line(text: str) -> str:
@@ -189,6 +220,44 @@ def limits_from(arguments: argparse.Namespace) -> Limits:
     return limits
 
 
+def open_options_from(arguments: argparse.Namespace) -> OpenOptions:
+    """How pictures are opened, by the options on limits."""
+    from zoomiqa.batch import OpenOptions
+
+    return OpenOptions(limits=limits_from(arguments), allow_truncated=arguments.allow_truncated)
+
+
+def add_resume_options(group: argparse._ArgumentGroup, place: str, what: str) -> None:
+    """Options on records that are there already, alike in every command that writes them.
+
+    Args:
+        group: Of the options on output.
+        place: What `--out` is called.
+        what: What a record is about, in the plural.
+    """
+    group.add_argument("--resume", action="store_true", help=f"go on with {place}, skipping {what} already in it")
+    group.add_argument(
+        "--retry-failed", action="store_true", help=f"with --resume, take those {what} again that failed"
+    )
+    group.add_argument("--overwrite", action="store_true", help=f"replace {place}")
+
+
+def check_resume_options(arguments: argparse.Namespace) -> None:
+    """Refuse options of `add_resume_options` that go with nothing or contradict each other.
+
+    Raises:
+        OptionInvalid: they do.
+    """
+    if arguments.retry_failed and not arguments.resume:
+        raise OptionInvalid("--retry-failed goes with --resume", None, "add --resume")
+    if arguments.overwrite and arguments.resume:
+        raise OptionInvalid("--overwrite contradicts --resume", None, "leave one of them out")
+    if arguments.out is None:
+        for option in ("resume", "overwrite"):
+            if getattr(arguments, option):
+                raise OptionInvalid(f"--{option} goes with --out", None, "say with --out which file is meant")
+
+
 class Progress:
     """Progress on stderr: a bar on a terminal, lines, JSON, or nothing.
 
@@ -229,6 +298,18 @@ class Progress:
         self.earlier += 1
         if error:
             self.failures[error["code"]] += 1
+
+    def take_over(self, errors: Iterable[Mapping[str, str] | None]) -> None:
+        """Count all that an earlier run did, by their failures, and say so. Comes before the first step."""
+        for error in errors:
+            self.add_earlier(error)
+        if not self.earlier:
+            return
+        failed = sum(self.failures.values())
+        text = f"resuming: {self.earlier - failed} of {self.total + self.earlier} {self.what} are done"
+        if failed:
+            text += f", {failed} failed (--retry-failed takes {'it' if failed == 1 else 'them'} again)"
+        complain("zoomiqa", text)
 
     def step(self, name: str, error: Mapping[str, str] | None = None) -> None:
         """One more is done; `error` is its failure, if it failed."""

@@ -9,7 +9,6 @@ from typing import Any
 from zoomiqa.cli import common
 from zoomiqa.cli.assessor import add_assessor_options, input_files, spec_from
 from zoomiqa.cli.engine import add_engine_options, engine_from, say_jobs
-from zoomiqa.errors import OptionInvalid
 
 _EXAMPLES = """
 An annotation file is a JSON list of {"image": "a.jpg", "gt_score": 3.2}, optionally with id, subset and conversations.
@@ -40,11 +39,7 @@ def add_parser(commands: Any) -> None:
     add_assessor_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="write records and figures to FOLDER")
-    output.add_argument("--resume", action="store_true", help="go on with FOLDER, skipping rows already in it")
-    output.add_argument(
-        "--retry-failed", action="store_true", help="with --resume, rate those pictures again that failed"
-    )
-    output.add_argument("--overwrite", action="store_true", help="replace the run in FOLDER")
+    common.add_resume_options(output, "the run in FOLDER", "rows")
     output.add_argument("--json", action="store_true", help="print the figures as JSON instead of a table")
     output.add_argument(
         "--released-format",
@@ -60,18 +55,17 @@ def add_parser(commands: Any) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     from zoomiqa.assessors import create_assessor
-    from zoomiqa.batch import OpenOptions, choose_jobs
+    from zoomiqa.batch import choose_jobs
     from zoomiqa.evaluation.released import PREDICTIONS, write_released
     from zoomiqa.evaluation.report import result_names, summarize, table, write_report
     from zoomiqa.evaluation.runner import Evaluation, load_sets, plan, read_timing
 
     common.at_least_one("--jobs", arguments.jobs)
     common.at_least_one("--limit", arguments.limit)
-    if arguments.retry_failed and not arguments.resume:
-        raise OptionInvalid("--retry-failed goes with --resume", None, "add --resume")
+    common.check_resume_options(arguments)
     engine = engine_from(arguments)
-    limits = common.limits_from(arguments)
-    spec = spec_from(arguments, limits)
+    options = common.open_options_from(arguments)
+    spec = spec_from(arguments, options.limits)
     sets = load_sets(arguments.annotations, arguments.image_root, limit=arguments.limit)
     items = plan(sets, spec, arguments.image_root)
     assessor = create_assessor(spec)
@@ -81,7 +75,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         items,
         spec,
         assessor,
-        options=OpenOptions(limits=limits, allow_truncated=arguments.allow_truncated),
+        options=options,
         resume=arguments.resume,
         retry_failed=arguments.retry_failed,
         overwrite=arguments.overwrite,
@@ -89,13 +83,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
         inputs=[*arguments.annotations, *input_files(arguments)],
     )
     with evaluation:
-        if evaluation.earlier:
-            common.complain("zoomiqa", f"resuming: {len(evaluation.earlier)} of {len(items)} pictures are done")
+        progress = common.Progress(arguments.progress, len(evaluation.todo))
+        progress.take_over(record["error"] for record in evaluation.earlier)
         jobs = choose_jobs(arguments.jobs, len(evaluation.todo), assessor)
         say_jobs(engine, jobs, arguments.jobs, len(evaluation.todo))
-        with common.Progress(arguments.progress, len(evaluation.todo)) as progress:
-            for record in evaluation.earlier:
-                progress.add_earlier(record["error"])
+        with progress:
             for item, record in evaluation.run(int(jobs.value), engine):
                 progress.step(f"{item.dataset}: {item.image}", record["error"])
         records = evaluation.records

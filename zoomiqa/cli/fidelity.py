@@ -34,14 +34,13 @@ def add_parser(commands: Any) -> None:
 
 
 def fidelity(arguments: argparse.Namespace) -> int:
-    from zoomiqa.batch import OpenOptions
     from zoomiqa.errors import ZoomIQAError
     from zoomiqa.evaluation.fidelity import CIRCULAR_NOTE, compare, is_circular, summarize
     from zoomiqa.evaluation.reading import check_record
     from zoomiqa.evaluation.subjects import find_picture, open_subject
     from zoomiqa.records import latest, read_records
 
-    options = OpenOptions(limits=common.limits_from(arguments), allow_truncated=arguments.allow_truncated)
+    options = common.open_options_from(arguments)
     records = latest(read_records(arguments.records))
     for record in records:
         check_record(record)

@@ -7,13 +7,13 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoomiqa.cli import common
 from zoomiqa.cli.assessor import add_model_options, model_options_from
-from zoomiqa.errors import OptionInvalid, ZoomIQAError
+from zoomiqa.errors import ZoomIQAError
 
 if TYPE_CHECKING:
     from zoomiqa.batch import OpenOptions
@@ -61,9 +61,7 @@ def add_parser(commands: Any) -> None:
     add_model_options(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=Path, required=True, metavar="FILE", help="write judgements (JSON Lines) to FILE")
-    output.add_argument("--resume", action="store_true", help="go on with FILE, skipping replies already in it")
-    output.add_argument("--retry-failed", action="store_true", help="with --resume, judge again what failed")
-    output.add_argument("--overwrite", action="store_true", help="replace FILE")
+    common.add_resume_options(output, "FILE", "replies")
     output.add_argument("--json", action="store_true", help="print the summary as JSON")
     common.add_progress_option(output)
     common.add_limit_options(parser)
@@ -72,7 +70,6 @@ def add_parser(commands: Any) -> None:
 
 def judge(arguments: argparse.Namespace) -> int:
     from zoomiqa.assessors.registry import BACKENDS, AssessorSpec
-    from zoomiqa.batch import OpenOptions
     from zoomiqa.evaluation.judge import (
         JUDGE_SAMPLING,
         case_of,
@@ -86,10 +83,8 @@ def judge(arguments: argparse.Namespace) -> int:
     from zoomiqa.evaluation.subjects import find_picture
     from zoomiqa.records import RecordFile, latest, read_records
 
-    if arguments.retry_failed and not arguments.resume:
-        raise OptionInvalid("--retry-failed goes with --resume", None, "add --resume")
-    limits = common.limits_from(arguments)
-    options = OpenOptions(limits=limits, allow_truncated=arguments.allow_truncated)
+    common.check_resume_options(arguments)
+    options = common.open_options_from(arguments)
     drawn = {name: getattr(arguments, name) for name in ("temperature", "max_new_tokens", "seed")}
     sampling = replace(JUDGE_SAMPLING, **{name: value for name, value in drawn.items() if value is not None})
     spec = AssessorSpec(arguments.judge, options=model_options_from(arguments))
@@ -106,8 +101,7 @@ def judge(arguments: argparse.Namespace) -> int:
         "options": spec.to_dict()["options"],
         "sampling": sampling.to_dict(),
         "annotations": sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in arguments.annotations),
-        "limits": asdict(limits),
-        "allow_truncated": arguments.allow_truncated,
+        **options.to_dict(),
     }
     inputs = [arguments.records, *arguments.annotations, *(path for _, path in cases if path is not None)]
     if arguments.replies is not None:
@@ -120,17 +114,14 @@ def judge(arguments: argparse.Namespace) -> int:
         protected=inputs,
         key=record_key,
     ) as records:
-        earlier = {
-            key: record for key, record in records.done.items() if not (arguments.retry_failed and record.get("error"))
-        }
+        earlier = records.finished(retry_failed=arguments.retry_failed)
         todo = [(case, path) for case, path in cases if case.key not in earlier]
-        if len(todo) < len(cases):
-            common.complain("zoomiqa", f"resuming: {len(cases) - len(todo)} of {len(cases)} replies are judged")
-        with common.Progress(arguments.progress, len(todo), "replies") as progress:
-            for case, _ in cases:
-                if case.key in earlier:
-                    progress.add_earlier(earlier[case.key].get("error"))
-            answers = run_judge(backend, _opened(todo, options), prompt=prompt, sampling=sampling, limits=limits)
+        progress = common.Progress(arguments.progress, len(todo), "replies")
+        progress.take_over(earlier[case.key].get("error") for case, _ in cases if case.key in earlier)
+        with progress:
+            answers = run_judge(
+                backend, _opened(todo, options), prompt=prompt, sampling=sampling, limits=options.limits
+            )
             for judgement in answers:
                 records.write(judgement.to_dict())
                 progress.step(str(judgement.case.image.get("path")), judgement.error)

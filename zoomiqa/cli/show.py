@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from zoomiqa.errors import ZoomIQAError
 from zoomiqa.text import plain
 from zoomiqa.types import Assessment, Box
 
@@ -25,8 +27,16 @@ _BOX_COLOUR = (255, 64, 160)
 _THUMBNAIL_COLUMNS = 44
 
 
-def show_assessment(console: Console, assessment: Assessment, picture: Picture | None) -> None:
-    """Print one assessment; `picture` adds the thumbnail."""
+def show_assessment(
+    console: Console, assessment: Assessment, open_picture: Callable[[], Picture] | None = None
+) -> None:
+    """Print one assessment.
+
+    Args:
+        console: Where to.
+        assessment: What is shown.
+        open_picture: Gives the picture for the thumbnail; called where there is room for one.
+    """
     from rich.columns import Columns
     from rich.panel import Panel
     from rich.text import Text
@@ -50,7 +60,11 @@ def show_assessment(console: Console, assessment: Assessment, picture: Picture |
                 body.append(plain(text))
     _add_notes(assessment, body)
     parts: list[RenderableType] = [body]
-    if picture is not None and console.is_terminal and console.width >= 2 * _THUMBNAIL_COLUMNS:
+    picture = None
+    if open_picture is not None and console.is_terminal and console.width >= 2 * _THUMBNAIL_COLUMNS:
+        with suppress(ZoomIQAError):  # it was there when it was assessed
+            picture = open_picture()
+    if picture is not None:
         from rich.table import Table
 
         table = Table.grid(padding=(0, 2))

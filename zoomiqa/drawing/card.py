@@ -28,7 +28,8 @@ def draw_card(picture: Picture, assessment: Assessment, *, title: str | None = N
         OptionInvalid: the assessment has no rating.
     """
     if assessment.rating is None:
-        raise OptionInvalid("a card needs a rating", assessment.error, "leave failed pictures out")
+        reason = (assessment.error or {}).get("message")
+        raise OptionInvalid("a card needs a rating", reason, "leave failed pictures out")
     page = Page(_WIDTH, _MARGIN)
     path = assessment.image.path if assessment.image else None
     page.text(title or (path or "photograph").replace("\\", "/").rsplit("/", 1)[-1], size=24, bold=True)

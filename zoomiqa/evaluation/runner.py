@@ -13,13 +13,13 @@ import os
 import random
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 from zoomiqa.assessors import Assessor, AssessorSpec
-from zoomiqa.batch import OpenOptions, assess_files, file_digest
+from zoomiqa.batch import OpenOptions, assess_files, file_digest, run_settings
 from zoomiqa.errors import OptionInvalid, OutputFailed, OutputWouldOverwrite
 from zoomiqa.evaluation.annotations import Annotation, load_annotations
 from zoomiqa.evaluation.reading import check_record
@@ -213,10 +213,7 @@ class Evaluation:
         self._inputs = [*inputs, *(item.annotation.path for item in items)]
         self._timing = _Timing(self.folder / TIMING)
         settings = {
-            "assessor": assessor.info.to_dict(),
-            **spec.to_dict(),
-            "limits": asdict(self._options.limits),
-            "allow_truncated": self._options.allow_truncated,
+            **run_settings(assessor, spec, self._options),
             "data_sets": {item.name: {"sha256": item.sha256, "rows": len(item.annotations)} for item in sets},
         }
         self._records = RecordFile(
