@@ -156,6 +156,59 @@ MALFORMED = {
         "final",
         None,
     ),
+    "key in other letters": (
+        reply(ANSWER.replace("rating", "Rating").replace("tool", "Tool")),
+        3.5,
+        [0, 0, 0, 0],
+        "final",
+        "json-repaired",
+    ),
+    "rating in words": (reply(ANSWER.replace("3.50", '"3.5 out of 5"')), 3.5, [0, 0, 0, 0], "final", "json-repaired"),
+    "object in an object": (
+        reply('{"answer": {"bbox_2d": [0.1, 0.1, 0.5, 0.5], "rating": 3.5, "tool": "crop"}}'),
+        3.5,
+        [0.1, 0.1, 0.5, 0.5],
+        "crop",
+        "json-repaired",
+    ),
+    "a sentence on ratings before the rating": (
+        reply('{"reason": "A rating 2 was too low.", "Rating": 3.5, "bbox_2d": [0,0,0,0], "tool": "final"}'),
+        3.5,
+        [0, 0, 0, 0],
+        "final",
+        "json-repaired",
+    ),
+    "a sentence on ratings and none": (
+        reply('{"reason": "A rating 2 was too low.", "rating": null, "bbox_2d": [0,0,0,0], "tool": "final"}'),
+        None,
+        [0, 0, 0, 0],
+        "final",
+        "rating-missing",
+    ),
+    "decimal comma": (reply(ANSWER.replace("3.50", "3,5")), 3.5, [0, 0, 0, 0], "final", "rating-comma"),
+    "decimal comma as text": (reply(ANSWER.replace("3.50", '"3,5"')), 3.5, [0, 0, 0, 0], "final", "rating-comma"),
+    "thousands": (reply(ANSWER.replace("3.50", "3,500")), None, [0, 0, 0, 0], "final", "rating-missing"),
+    "list of numbers": (reply(ANSWER.replace("3.50", "3,5,1")), None, [0, 0, 0, 0], "final", "rating-missing"),
+    "range": (reply(ANSWER.replace("3.50", '"3-4"')), None, [0, 0, 0, 0], "final", "rating-missing"),
+    "one or the other": (reply(ANSWER.replace("3.50", "12 or 13")), None, [0, 0, 0, 0], "final", "rating-missing"),
+    "another scale": (reply(ANSWER.replace("3.50", "7/10")), None, [0, 0, 0, 0], "final", "rating-missing"),
+    "another scale in words": (
+        reply(ANSWER.replace("3.50", '"4 out of 10"')),
+        None,
+        [0, 0, 0, 0],
+        "final",
+        "rating-missing",
+    ),
+    "our scale": (reply(ANSWER.replace("3.50", '"3.5 / 5.0"')), 3.5, [0, 0, 0, 0], "final", "json-repaired"),
+    "version number": (reply(ANSWER.replace("3.50", "3.5.2")), None, [0, 0, 0, 0], "final", "rating-missing"),
+    "endless digits": (
+        reply(ANSWER.replace("3.50", '"' + "1" * 60 + '"')),
+        None,
+        [0, 0, 0, 0],
+        "final",
+        "rating-missing",
+    ),
+    "endless exponent": (reply(ANSWER.replace("3.50", "1e99999")), None, [0, 0, 0, 0], "final", "rating-missing"),
     "list instead of object": (reply("[3.5]"), None, None, None, "rating-missing"),
     "empty answer": (reply(""), None, None, None, "rating-missing"),
     "empty reply": ("", None, None, None, "rating-missing"),
@@ -173,11 +226,17 @@ def test_malformed_replies(name):
         assert not parsed.is_strict
 
 
-@pytest.mark.parametrize("name", [name for name, row in MALFORMED.items() if row[4] and row[4] != "rating-clipped"])
+@pytest.mark.parametrize("name", [name for name, row in MALFORMED.items() if row[4]])
 def test_strict_mode_refuses_what_would_be_repaired(name):
     with pytest.raises(ReplyUnusable) as caught:
         parse_reply(MALFORMED[name][0], strict=True)
     assert MALFORMED[name][4] in str(caught.value)
+
+
+def test_attributes_are_kept_where_the_rating_is_read_by_name():
+    parsed = parse_reply(reply(ANSWER.replace('"rating": 3.50', '"Rating": 3.50, "attributes": {"noise": 2}')),
+                         attributes=["noise"])  # fmt: skip
+    assert (parsed.rating, parsed.attributes) == (3.5, {"noise": 2.0})
 
 
 def test_missing_sections_are_named():

@@ -51,8 +51,24 @@ _HEADING_TAIL = re.compile(
 _LEAD_CHARACTERS = 24
 _MAX_HEADING_MENTIONS = 64
 
-_NUMBER = r"[-+]?(?:\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(?:[eE][-+]?\d{1,3})?"
-_RATING_FIELD = re.compile(rf"rating[\"'*\s]{{0,8}}[:=]?[\"'*\s]{{0,8}}({_NUMBER})", re.IGNORECASE)
+_NUMBER = r"[-+]?(?:\d{1,20}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][-+]?\d{1,3})?"
+_DECIMAL_COMMA = r"\d{1,20},\d{1,2}(?!\d)"
+_GOES_ON = (
+    r"\d|[.,]\d|\s{0,2}(?:[-–—]|to\s|or\s)\s{0,2}\d"  # "3,500", "3.5.2", "3-4", "3 or 4"
+    r"|\s{0,2}(?:/|(?:out\s)?of\s)\s{0,2}(?!5(?:\.0{0,2})?(?![.,]?\d))\d"  # on another scale: "7/10"
+)
+"""What a number is followed by that is not the rating for which it could be taken."""
+
+_RATING_FIELDS = tuple(
+    re.compile(
+        # The group is atomic: of what is more than one number, no shorter part is taken.
+        rf"rating[\"'*\s]{{0,8}}{mark}[\"'*\s]{{0,8}}(?>({_DECIMAL_COMMA}|{_NUMBER}))(?!{_GOES_ON})",
+        re.IGNORECASE,
+    )
+    for mark in ("[:=]", "")
+)
+"""A rating by name: with a sign after the name first, as the bare word may stand in a sentence about ratings."""
+
 _BOX_FIELD = re.compile(
     r"b(?:ounding )?box(?:[_ ]?2d)?[\"'*\s]{0,8}[:=]?[\"'*\s]{0,8}[\[(]([^\])]{0,400})[\])]", re.IGNORECASE
 )
@@ -108,15 +124,14 @@ def parse_reply(
     sections = _read_sections(rationale, notes)
     rating, box_model, tool, others = _read_answer(answer_text, notes)
     rated = _read_attributes(others, attributes, notes) if attributes else {}
-    is_strict = not notes
-    if strict and not is_strict:
+    if rating is not None and not RATING_MIN <= rating <= RATING_MAX:
+        notes.append(Note("rating-clipped", f"The rating {rating:g} was clipped to {RATING_MIN:g}..{RATING_MAX:g}."))
+        rating = min(max(rating, RATING_MIN), RATING_MAX)
+    if strict and notes:
         raise ReplyUnusable(
             "the reply breaks the format", ", ".join(note.code for note in notes), "ask again or allow repairs"
         )
-    if rating is not None and not RATING_MIN <= rating <= RATING_MAX:
-        notes.append(Note("rating-clipped", f"The rating {rating:g} was clipped to {RATING_MIN:g}..{RATING_MAX:g}."))
-        rating, is_strict = min(max(rating, RATING_MIN), RATING_MAX), False
-    return ParsedReply(sections, rating, box_model, tool, tuple(notes), is_strict, rated)
+    return ParsedReply(sections, rating, box_model, tool, tuple(notes), not notes, rated)
 
 
 def _split_tags(text: str, notes: list[Note]) -> tuple[str, str]:
@@ -211,17 +226,18 @@ def _read_answer(answer: str, notes: list[Note]) -> tuple[float | None, Any, str
         data = _load_json(inner) if len(inner) < len(answer.strip()) else None
         if data is not None:
             notes.append(Note("json-surrounded", "The answer holds more than its JSON object."))
-    if data is not None:
+    rating_match = next(filter(None, (pattern.search(answer) for pattern in _RATING_FIELDS)), None)
+    if data is not None and (_says_rating(data) or not rating_match):
         return (*_from_json(data, notes), data.get("attributes"))
 
-    rating_match, box_match, tool_match = (
-        pattern.search(answer) for pattern in (_RATING_FIELD, _BOX_FIELD, _TOOL_FIELD)
-    )
+    box_match, tool_match = _BOX_FIELD.search(answer), _TOOL_FIELD.search(answer)
     if not rating_match and (bare := _BARE_NUMBER.match(answer)):
         notes.append(Note("answer-bare-number", "The answer is a bare number."))
         return _finite(bare[1]), None, None, None
-    notes.append(Note("json-repaired", "The answer is not valid JSON; its fields were read by name."))
-    rating = _finite(rating_match[1]) if rating_match else None
+    notes.append(Note("json-repaired", "The answer is no valid JSON with a rating; its fields were read by name."))
+    rating = _finite(rating_match[1].replace(",", ".")) if rating_match else None
+    if rating_match and "," in rating_match[1]:
+        notes.append(Note("rating-comma", "The rating was written with a decimal comma."))
     if rating is None:
         notes.append(Note("rating-missing", "The answer holds no usable rating."))
     box = [_finite(item) for item in box_match[1].split(",")] if box_match else None
@@ -229,7 +245,13 @@ def _read_answer(answer: str, notes: list[Note]) -> tuple[float | None, Any, str
         notes.append(Note("box-missing", "The answer holds no box."))
     if tool_match is None:
         notes.append(Note("tool-missing", "The answer names no tool."))
-    return rating, box, tool_match[1].lower() if tool_match else None, None
+    return rating, box, tool_match[1].lower() if tool_match else None, data and data.get("attributes")
+
+
+def _says_rating(data: dict[str, Any]) -> bool:
+    """Whether JSON has the last word on the rating, also where that is none (null); not on a text about it."""
+    rating = data.get("rating")
+    return bool(_BARE_NUMBER.match(rating)) if isinstance(rating, str) else "rating" in data
 
 
 def _read_attributes(value: Any, wanted: Collection[str], notes: list[Note]) -> dict[str, float]:
