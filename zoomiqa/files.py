@@ -13,7 +13,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -112,23 +112,48 @@ def atomic_write_bytes(path: str | os.PathLike[str], data: Data, *, overwrite: b
         OutputWouldOverwrite: The target exists and `overwrite` is off.
         OutputFailed: The folder is missing or not writable, the disk is full, or the like.
     """
-    target = Path(path)
-    try:
-        if not overwrite and os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, "exists")
-        if target.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "is a folder")
+    target = check_target(path, overwrite=overwrite)
+    with _told_of(target):
         _write_and_move(target, data, overwrite)
+    return target
+
+
+def check_target(path: str | os.PathLike[str], *, overwrite: bool = True) -> Path:
+    """Refuse what `atomic_write_bytes` would refuse, as far as it can be told before there is anything to write.
+
+    Returns:
+        `path`.
+
+    Raises:
+        OutputWouldOverwrite: The target exists and `overwrite` is off.
+        OutputFailed: It is a folder, its own folder is missing, or its name cannot be used.
+    """
+    target = Path(path)
+    with _told_of(target):
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(target)
+            if not overwrite:
+                raise FileExistsError(errno.EEXIST, "exists")
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "is a folder")
+        os.stat(target.parent)
+    return target
+
+
+@contextlib.contextmanager
+def _told_of(target: Path) -> Iterator[None]:
+    """What the system says of a target, as errors of our own."""
+    try:
+        yield
     except FileExistsError:
         raise OutputWouldOverwrite(
-            "the target exists", printable(str(target)), "choose another name or allow it"
+            "the target exists", printable(str(target)), "choose another name, or allow it with --overwrite"
         ) from None
     except OSError as error:
         what, fix = _REASONS.get(error.errno or 0, ("the result could not be written", error.strerror or "try again"))
         raise OutputFailed(what, printable(str(target)), fix) from error
     except ValueError:  # a NUL inside the name
         raise OutputFailed("the target's name cannot be used", printable(str(target)), "choose another one") from None
-    return target
 
 
 def atomic_write_text(path: str | os.PathLike[str], text: str, *, overwrite: bool = True) -> Path:

@@ -131,6 +131,25 @@ def test_one_value_everywhere_is_drawn() -> None:
     assert np.isfinite(drawn.pixels).all()
 
 
+def test_the_command_looks_at_its_target_first_and_tells_a_failure_as_one(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, replies = tmp_path / "card.png", tmp_path / "replies.jsonl"
+    replies.write_text('"no idea"')
+    scripted = ["--assessor", "scripted", "--replies", str(replies)]
+    assert main(["card", str(photos / "coffee.png"), "--out", str(out), *scripted]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("zoomiqa: ReplyUnusable[ZIQ-201]: the reply of look 1 holds no usable rating")
+    assert "{" not in err
+    assert not out.exists()
+    out.write_bytes(b"kept")
+    assert main(["card", "no-such.png", "--out", str(out)]) == 2, "and it was not even opened"
+    assert "ZIQ-601" in (err := capsys.readouterr().err)
+    assert "--overwrite" in err
+    assert main(["card", str(photos / "coffee.png"), "--out", str(replies), "--overwrite", *scripted]) == 2
+    assert out.read_bytes() == b"kept"
+
+
 def test_the_command(photos: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "card.png"
     assert main(["card", str(photos / "coffee.png"), "--out", str(out)]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -119,6 +120,32 @@ def test_inputs_are_recognised_without_a_file(tmp_path: Path) -> None:
         refuse_inputs([tmp_path / "dangling.png"], [tmp_path / "a.png", tmp_path / "gone.png"])
     refuse_inputs([tmp_path / "new.png"], [tmp_path / "a.png", "a\0b", tmp_path])
     refuse_inputs([tmp_path / "new.png"], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "overwrite", "error", "words"),
+    [
+        ("a.png", False, OutputWouldOverwrite, "--overwrite"),
+        ("a.png", True, OutputWouldOverwrite, "is an input"),
+        ("folder.png", True, OutputFailed, "is a folder"),
+        ("none/a.png", True, OutputFailed, "does not exist"),
+        ("a.png/b.png", True, OutputFailed, "does not exist"),
+        ("a.xyz", False, OptionInvalid, "ending"),
+        ("x" * 300 + ".png", False, OutputFailed, "too long"),
+        ("a\0.png", False, OutputFailed, "cannot be used"),
+        ("new.png", False, None, ""),
+    ],
+)
+def test_a_target_is_checked_before_there_is_a_picture(
+    tmp_path: Path, name: str, overwrite: bool, error: type[Exception] | None, words: str
+) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "folder.png").mkdir()
+    before = sorted(os.listdir(tmp_path))
+    protected = [tmp_path / "a.png"] if overwrite else []
+    with pytest.raises(error, match=words) if error else contextlib.nullcontext():
+        saving.check_picture_target(tmp_path / name, overwrite=overwrite, protected=protected)
+    assert sorted(os.listdir(tmp_path)) == before
 
 
 @pytest.mark.parametrize("suffix", sorted(SUFFIXES))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoomiqa.cli import common
-from zoomiqa.cli.assessor import add_assessor_options, spec_from
+from zoomiqa.cli.assessor import add_assessor_options, input_files, spec_from
 
 if TYPE_CHECKING:
     from zoomiqa.imaging import Picture
@@ -40,15 +40,21 @@ def card(arguments: argparse.Namespace) -> int:
     from zoomiqa.assessors import create_assessor
     from zoomiqa.drawing import draw_card
     from zoomiqa.imaging import open_picture, save_picture
+    from zoomiqa.imaging.saving import check_picture_target
 
+    place = {"overwrite": arguments.overwrite, "protected": [arguments.photo, *input_files(arguments)]}
+    check_picture_target(arguments.out, **place)
     limits = common.limits_from(arguments)
     photo = open_picture(arguments.photo, limits=limits, allow_truncated=arguments.allow_truncated)
     if arguments.map is not None:
         drawn = _draw_map_of(photo, arguments.map)
     else:
         assessment = next(iter(create_assessor(spec_from(arguments, limits)).assess([photo])))
+        if assessment.error is not None:
+            common.complain_of("zoomiqa", assessment.error)
+            return common.EXIT_SOME_FAILED
         drawn = draw_card(photo, assessment, title=arguments.title)
-    save_picture(drawn, arguments.out, overwrite=arguments.overwrite, protected=[arguments.photo])
+    save_picture(drawn, arguments.out, **place)
     common.print_path(arguments.out)
     return common.EXIT_OK
 

@@ -39,8 +39,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zoomiqa.errors import OptionInvalid, OutputFailed, OutputWouldOverwrite
-from zoomiqa.files import atomic_write_bytes, printable, refuse_inputs
+from zoomiqa.errors import OptionInvalid, OutputFailed
+from zoomiqa.files import atomic_write_bytes, check_target, printable, refuse_inputs
 from zoomiqa.imaging.opening import PILLOW_GATE, SUFFIXES
 from zoomiqa.imaging.picture import Picture, PixelArray, picture_from_array
 from zoomiqa.limits import LOCAL, Limits
@@ -135,15 +135,30 @@ def save_picture(
         OptionInvalid: An ending or quality outside the above.
         ImageValuesInvalid: An array that is no picture.
     """
-    target = Path(path)
-    _format_of(target.suffix)
     source = source or (pixels_or_picture if isinstance(pixels_or_picture, Picture) else None)
     inputs = [*protected, *([source.info.path] if source and source.info.path else [])]
-    refuse_inputs([target], inputs)
-    if not overwrite and os.path.lexists(target):  # before the work of encoding; checked again when it is moved there
-        raise OutputWouldOverwrite("the target exists", printable(str(target)), "choose another name or allow it")
+    target = check_picture_target(path, overwrite=overwrite, protected=inputs)
     data = encode_picture(pixels_or_picture, target.suffix, source=source, limits=limits, quality=quality)
     return atomic_write_bytes(target, data, overwrite=overwrite)
+
+
+def check_picture_target(
+    path: str | os.PathLike[str], *, overwrite: bool = False, protected: Collection[str | os.PathLike[str]] = ()
+) -> Path:
+    """Refuse a target that `save_picture` would refuse, before the work that makes the picture; see there.
+
+    Returns:
+        The target.
+
+    Raises:
+        OutputWouldOverwrite: It is one of `protected`, or exists and `overwrite` is off.
+        OutputFailed: It is a folder, or its own folder is missing.
+        OptionInvalid: Its ending is none of a picture's.
+    """
+    target = Path(path)
+    _format_of(target.suffix)
+    refuse_inputs([target], protected)
+    return check_target(target, overwrite=overwrite)
 
 
 def encode_picture(
