@@ -88,6 +88,7 @@ def test_max_failures_stops(replies, tmp_path, capsys):
         (["assess", "x.jpg", "--assessor", "scripted"], "--replies"),
         (["assess", "x.jpg", "--jobs", "0"], "--jobs must be at least 1, got 0"),
         (["assess", "x.jpg", "--max-failures", "0"], "--max-failures must be at least 1, got 0"),
+        (["assess", ""], "an empty name names no picture"),
         (["assess", "x.jpg", "--resume"], "--resume goes with --out"),
         (["assess", "x.jpg", "--overwrite"], "--overwrite goes with --out"),
         (["assess", "x.jpg", "--out", "r.jsonl", "--retry-failed"], "--retry-failed goes with --resume"),
@@ -237,6 +238,28 @@ def test_doctor(capsys):
     assert report["device"]["reason"]
     assert main(["doctor"]) == 0
     assert "device: " in capsys.readouterr().out
+
+
+def test_doctor_without_an_installed_package(capsys, monkeypatch):
+    from importlib import metadata
+
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", missing)
+    assert main(["doctor"]) == 1
+    assert "what is needed is not known" in capsys.readouterr().out
+    assert main(["doctor", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["ok"], report["is_installed"], report["base"]) == (False, False, [])
+
+
+@pytest.mark.parametrize("address", ["https://example.org/a.png", "file:///etc/passwd"])
+def test_an_address_is_called_one(address, replies, capsys):
+    assert main(["assess", address, *replies]) == 1
+    (record,) = lines(capsys.readouterr().out)
+    assert record["error"]["code"] == "ZIQ-108"
+    assert "addresses are not opened" in record["error"]["message"]
 
 
 def test_plugins(capsys, monkeypatch):

@@ -6,7 +6,6 @@ import argparse
 import importlib.util
 import platform
 import re
-import sys
 from importlib import metadata
 from typing import Any
 
@@ -34,11 +33,15 @@ def add_parser(commands: Any) -> None:
 
 
 def inspect() -> dict[str, Any]:
-    """Versions against floors, optional parts, device, and whether another `zoomiqa` shadows this one."""
+    """Versions against floors, optional parts and device; what is needed is known of an installed package only."""
     base: list[dict[str, Any]] = []
     extras: dict[str, list[dict[str, Any]]] = {}
-    for line in metadata.requires(_DISTRIBUTION) or []:
-        match = _REQUIREMENT.match(line.replace(" ", "", 0))
+    try:
+        requirements = metadata.requires(_DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:
+        requirements = []
+    for line in requirements:
+        match = _REQUIREMENT.match(line)
         if match is None:
             continue
         name, bounds, marker = match["name"], (match["bounds"] or "").strip(), match["marker"] or ""
@@ -51,10 +54,11 @@ def inspect() -> dict[str, Any]:
         "version": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "is_installed": bool(requirements),
         "base": base,
         "extras": extras,
         "device": device.to_dict(),
-        "ok": all(item["ok"] for item in base),
+        "ok": bool(requirements) and all(item["ok"] for item in base),
     }
 
 
@@ -87,6 +91,8 @@ def doctor(arguments: argparse.Namespace) -> int:
         return common.EXIT_OK if report["ok"] else common.EXIT_SOME_FAILED
     print(f"zoomiqa {report['version']}, Python {report['python']}, {report['platform']}")
     print(f"device: {report['device']['value']} ({report['device']['reason']})")
+    if not report["is_installed"]:
+        print("what is needed is not known: this is no installed package (pip install .)")
     _print_group("base", report["base"])
     for extra, items in sorted(report["extras"].items()):
         missing = [item["name"] for item in items if not item["ok"]]
@@ -131,5 +137,4 @@ def schema(_: argparse.Namespace) -> int:
     from zoomiqa.records import schema as record_schema
 
     common.print_json(record_schema())
-    sys.stdout.flush()
     return common.EXIT_OK

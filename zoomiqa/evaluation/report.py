@@ -209,8 +209,8 @@ _FITTED = (
     " well; it is the figure that the released evaluator prints, and stands here for comparison with it alone."
 )
 _SPREAD = (
-    "Unique scores: different values after rounding to two decimals, as a share of all pictures; small beside that of"
-    " the labels where scores have collapsed."
+    "Unique scores: different values after rounding to two decimals, as a share of the rated pictures; small beside"
+    " that of the labels where scores have collapsed."
 )
 _CORRELATIONS = ("SRCC [95 %]", "PLCC [95 %]", "KRCC", "RMSE")
 _NONE = "–"

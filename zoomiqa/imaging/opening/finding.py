@@ -22,7 +22,7 @@ def find_pictures(paths: Sequence[str | Path]) -> list[Path]:
     where the shell did not.
 
     Raises:
-        ImageNotFound: A folder without a picture, or a pattern without a match.
+        ImageNotFound: An empty name, a folder without a picture, or a pattern without a match.
     """
     found: dict[str, Path] = {}
     for given in paths:
@@ -33,6 +33,8 @@ def find_pictures(paths: Sequence[str | Path]) -> list[Path]:
 
 def _expanded(given: str | Path) -> list[Path]:
     name = os.fspath(given)
+    if not name:  # as a path it would be the folder that one is in
+        raise ImageNotFound("an empty name names no picture", fix="leave it out, or name a file or a folder")
     if "\0" in name:
         return [Path(name)]
     if os.path.isdir(name):

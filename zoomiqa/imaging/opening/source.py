@@ -16,6 +16,9 @@ from zoomiqa.errors import ImageNotFound, ImageTooLarge, ImageUnreadable, Option
 from zoomiqa.files import printable
 from zoomiqa.limits import Limits
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""One stroke, as a `Path` keeps no more of them."""
+
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 
@@ -51,8 +54,6 @@ def read_source(source: Source, limits: Limits) -> PictureFile:
 def _read_path(source: str | os.PathLike[str], limits: Limits) -> PictureFile:
     path = os.fsdecode(os.fspath(source))
     subject = f"'{printable(path)}'"
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
-        raise ImageNotFound("addresses are not opened", printable(path), "download the picture first")
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
@@ -63,6 +64,8 @@ def _read_path(source: str | os.PathLike[str], limits: Limits) -> PictureFile:
         with open(path, "rb") as stream:
             return PictureFile(_read_stream(stream, subject, limits), path, subject)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL inside the name
+        if _ADDRESS.match(path):
+            raise ImageNotFound("addresses are not opened", printable(path), "download the picture first") from None
         raise ImageNotFound("there is no file at that path", printable(path), "check its spelling") from None
     except OSError as error:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
