@@ -68,12 +68,15 @@ def test_other_settings_are_refused_with_the_difference(tmp_path):
     assert len(list(read_records(path))) == 1
 
 
-def test_a_missing_run_file_is_not_guessed(tmp_path):
-    path = tmp_path / "r.jsonl"
+@pytest.mark.parametrize("content", [None, "", "[]", '{"settings": 5}', '{"settings": [1]}', "{}"])
+def test_a_missing_or_damaged_run_file_is_not_guessed(tmp_path, content):
+    path, run = tmp_path / "r.jsonl", tmp_path / "r.jsonl.run.json"
     with RecordFile(path, SETTINGS) as file:
         file.write(record("a"))
-    (tmp_path / "r.jsonl.run.json").unlink()
-    with pytest.raises(RecordSettingsChanged), RecordFile(path, SETTINGS, resume=True):
+    run.unlink()
+    if content is not None:
+        run.write_text(content)
+    with pytest.raises(RecordSettingsChanged, match="missing or damaged"), RecordFile(path, SETTINGS, resume=True):
         pass
 
 

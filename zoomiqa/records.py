@@ -268,7 +268,7 @@ class RecordFile:
 
     def _check_settings(self) -> None:
         try:
-            before = json.loads(self._run_file.read_text("utf-8"))["settings"]
+            before = dict(json.loads(self._run_file.read_text("utf-8"))["settings"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RecordSettingsChanged(
                 "the settings of the record file are not known, its run file is missing or damaged",
