@@ -418,6 +418,7 @@ def test_no_picture_outside_the_image_root_is_opened(desk):
     ("more", "words"),
     [
         (["--retry-failed"], "goes with --resume"),
+        (["--overwrite", "--resume"], "--overwrite contradicts --resume"),
         (["--judge", "none"], "ZIQ-402"),
         (["--annotations", "none.json"], "annotation file cannot be read"),
         (["--temperature", "-1"], "temperature must be"),

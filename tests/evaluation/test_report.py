@@ -226,6 +226,7 @@ def test_the_command_with_a_failure_and_several_processes(desk, photos, capsys):
     [
         ["--limit", "0"],
         ["--retry-failed"],
+        ["--overwrite", "--resume"],
         ["--jobs", "0"],
         ["--resume", "--assessor", "no-such"],
     ],
