@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -415,3 +416,22 @@ def test_the_command_trains_what_the_policy_itself_writes(model, labels, tmp_pat
     assert len({line["looks"][0]["text"] for line in lines}) == 2
     assert main([*words, "--overwrite", "--iterations", "1"]) == 2
     assert "KL-Coverage is exactly zero" in capsys.readouterr().err
+
+
+def test_the_command_draws_tasks_of_every_file_without_being_told_sizes(model, labels, tmp_path):
+    from training.grpo.command import main
+
+    row = {"id": "s0-name", "image": "0.png", "question": "Which?", "truth": {"task": "name", "distortion": "noise"}}
+    files = [tmp_path / name / "perception.jsonl" for name in "ab"]
+    for file in files:
+        shutil.copytree(labels.parent, file.parent)
+        file.write_text(json.dumps(row) + "\n")
+    words = (
+        f"--model {model} --device cpu --labels {labels} --perception {files[0]} {files[1]} --out {tmp_path / 'out'}"
+        " --samples 2 --batch 2 --accumulation 1 --max-new-tokens 2 --rollouts 2"
+    ).split()
+    assert main(words) == 0
+    card = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert card["plan"]["tasks"] == 1
+    assert card["data"] == {"labels": 6, "perception": 1, "perception-2": 1}
+    assert any("rewards/perception" in line for line in json.loads((tmp_path / "out" / "history.json").read_text()))

@@ -59,6 +59,29 @@ def test_pictures_that_leave_a_step_unfilled_are_refused():
         make_plan(BatchSettings(batch_size=8, accumulation_steps=4, group_size=8, pictures=6), 1)
 
 
+@pytest.mark.parametrize("processes", [1, 4, 8])
+@pytest.mark.parametrize("share", [0.01, 0.25, 1 / 3, 0.5, 0.75, 0.99])
+def test_the_fewest_pictures_hold_a_task_and_two_that_can_be_compared(processes, share):
+    settings = BatchSettings(group_size=4)
+    plan = make_plan(settings, processes, share)
+    assert plan.tasks == round(share * plan.pictures) >= 1
+    assert plan.pictures - plan.tasks >= 2
+    assert plan.trajectories % (processes * settings.accumulation_steps) == 0
+
+
+@pytest.mark.parametrize(
+    ("share", "pictures", "message"),
+    [(0.25, 2, "no place for a perception task.*use 3 pictures"), (0.75, 2, "no place for a rated.*use 6 pictures")],
+)
+def test_pictures_that_leave_out_a_kind_are_refused_with_the_least_number_that_works(share, pictures, message):
+    with pytest.raises(OptionInvalid, match=message):
+        make_plan(BatchSettings(pictures=pictures), 1, share)
+
+
+def test_all_pictures_may_be_tasks():
+    assert make_plan(BatchSettings(), 1, 1.0).tasks == 2
+
+
 # Order
 
 
@@ -91,6 +114,11 @@ def test_perception_tasks_take_their_share_of_every_rollout():
     order = draw_order([*ITEMS, *TASKS], Stages.rising(1), rollouts=8, pictures=4, tasks=1, seed=0)
     assert all(sum(place >= 20 for place in places) == 1 for places in order)
     assert rollout_count([*ITEMS, *TASKS], 4, 1.0, 1) == math.ceil(20 / 3)
+
+
+def test_a_rollout_may_be_tasks_alone():
+    order = draw_order([*ITEMS, *TASKS], Stages.rising(1), rollouts=3, pictures=2, tasks=2, seed=0)
+    assert all(place >= 20 for places in order for place in places)
 
 
 def test_the_order_depends_on_the_seed_alone():
@@ -571,6 +599,7 @@ def test_the_commands_defaults_are_the_settings_defaults(tmp_path):
     [
         {"epochs": 0.0},
         {"perception_share": 0.5},
+        {"perception": ("a file",), "perception_share": 1.0},
         {"labels": ()},
         {"resume": True, "overwrite": True},
         {"save_every": 0},

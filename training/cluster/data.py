@@ -21,6 +21,7 @@ from zoomiqa.rewards import Truth
 
 from ..grpo.items import Item, check_ids, read_labels, read_tasks  # noqa: TID252
 from ..grpo.order import draw_order, rollout_count  # noqa: TID252
+from ..grpo.plan import task_count  # noqa: TID252
 from ..resampling import Stages  # noqa: TID252
 from .settings import files
 
@@ -62,10 +63,9 @@ class LaidOutPictures(Dataset[dict[str, Any]]):  # type: ignore[misc]  # torch i
         check_ids(self.items)
 
     def _laid_out(self, config: Mapping[str, Any]) -> list[int]:
-        share = float(config["task_share"])
-        tasks = round(share * self.pictures)
-        for file in files(config["task_files"]) if tasks else ():
-            self.items += read_tasks(Path(file), Path(config["task_root"]))
+        tasks = task_count(float(config["task_share"]), self.pictures)
+        for number, file in enumerate(files(config["task_files"]) if tasks else (), start=1):
+            self.items += read_tasks(Path(file), Path(config["task_root"]), number)
         stages = Stages(tuple(float(gamma) for gamma in config["gammas"]))
         rollouts = rollout_count(self.items, self.pictures, float(config["epochs"]), tasks)
         if rollouts < len(stages.gammas):

@@ -114,6 +114,8 @@ def check(config: Mapping[str, Any]) -> ClusterSettings:
          "set actor.entropy_coeff=0"),
         (actor["shuffle"], "updates are laid out before the workers get them", True, "set actor.shuffle=false"),
         (data["shuffle"], "the data set deals its own order, by stages", True, "set data.shuffle=false"),
+        (not 0 <= data["task_share"] < 1, "task_share is a share of pictures that leaves rated ones",
+         data["task_share"], "0.25 is a moderate figure"),
         (files(data["train_files"]) == files(data["val_files"]), "validation is told from training by its files",
          files(data["val_files"]), "name other files for validation"),
         (rollout["n"] < 2, "a group needs at least two samples of a picture", rollout["n"], "8 is the paper's figure"),

@@ -14,6 +14,7 @@ from zoomiqa.records import read_records
 from zoomiqa.rewards import Truth
 
 TASK_DATASET = "perception"
+"""Data set of the first file of tasks; later ones have their number behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +56,26 @@ def read_labels(path: Path, image_root: Path) -> list[Item]:
     return items
 
 
-def read_tasks(path: Path, image_root: Path) -> list[Item]:
+def read_tasks(path: Path, image_root: Path, number: int = 1) -> list[Item]:
     """The perception tasks of a file as `training.synthesis` writes it.
+
+    Args:
+        path: The file.
+        image_root: What its paths are relative to.
+        number: Of the file, from 1: each is a data set of its own, as every file counts its samples from 0.
 
     Raises:
         OptionInvalid: a row lacks a part.
     """
     items = []
-    for number, row in enumerate(read_records(path)):
+    dataset = TASK_DATASET if number == 1 else f"{TASK_DATASET}-{number}"
+    for place, row in enumerate(read_records(path)):
         try:
             truth = Truth.of_task(row["truth"])
-            items.append(Item(str(row["id"]), image_root, row["image"], truth, TASK_DATASET, row["question"]))
+            items.append(Item(str(row["id"]), image_root, row["image"], truth, dataset, row["question"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise OptionInvalid(
-                f"{path.name}, row {number}: no perception task", error, "see training.synthesis"
+                f"{path.name}, row {place}: no perception task", error, "see training.synthesis"
             ) from None
     return items
 

@@ -85,13 +85,10 @@ class _Stream:
         """The next `count` different ones."""
         found: list[int] = []
         waiting, self._waiting = self._waiting, []
-        for place in chain(waiting, self._places):
-            if place in found:
-                self._waiting.append(place)
-            else:
-                found.append(place)
-            if len(found) == count:
-                break
+        places = chain(waiting, self._places)
+        while len(found) < count:
+            place = next(places)
+            (self._waiting if place in found else found).append(place)
         # What waited and was not asked for keeps its place in the line.
         self._waiting += waiting[len(found) + len(self._waiting) :]
         return found

@@ -5,9 +5,9 @@ micro-batch holds whole trajectories with all their training rows, so that every
 forward pass (a rank without a closer look must not stand still while others gather weights), and no row is padding.
 
 Choices: the paper gives a batch of 1, two accumulation steps and N = 8 samples, and neither the number of pictures per
-rollout nor that of optimizer steps. Pictures: by default the fewest that fill whole optimizer steps and can be
-compared with each other (two). Steps: at least two, going through the rollout again where it makes only one, since
-KL-Coverage is zero in the first. It must not know models or data.
+rollout nor that of optimizer steps. Pictures: by default the fewest that fill whole optimizer steps and hold two rated
+ones, which are compared with each other, and a perception task where such are drawn. Steps: at least two, going through
+the rollout again where it makes only one, since KL-Coverage is zero in the first. It must not know models or data.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class Plan:
     """Per rollout, over all processes."""
 
     iterations: int
+    tasks: int = 0
+    """Of the pictures, perception tasks."""
 
     @property
     def trajectories(self) -> int:
@@ -87,17 +89,23 @@ class Plan:
         return self.iterations * self.micro_batches
 
 
-def make_plan(settings: BatchSettings, processes: int) -> Plan:
+def make_plan(settings: BatchSettings, processes: int, task_share: float = 0.0) -> Plan:
     """What the sizes come to.
 
+    Args:
+        settings: As they are asked for.
+        processes: How many.
+        task_share: Of a rollout's pictures, those that are perception tasks, 0..1.
+
     Raises:
-        OptionInvalid: the pictures' trajectories do not fill whole optimizer steps.
+        OptionInvalid: the pictures' trajectories do not fill whole optimizer steps, or there is no place for a task or
+            for a rated picture among them.
     """
     update = settings.batch_size * settings.accumulation_steps * processes
     unit = math.lcm(update, settings.group_size) // settings.group_size
     pictures = settings.pictures
     if pictures is None:
-        pictures = unit * math.ceil(2 / unit)
+        pictures = _fewest_pictures(task_share, unit)
     elif pictures % unit:
         raise OptionInvalid(
             f"{settings.group_size} samples of each picture must fill whole optimizer steps of {update} trajectories"
@@ -107,4 +115,39 @@ def make_plan(settings: BatchSettings, processes: int) -> Plan:
         )
     in_one_pass = pictures * settings.group_size // update
     iterations = settings.iterations or math.ceil(LEAST_UPDATES / in_one_pass)
-    return Plan(processes, settings.batch_size, settings.accumulation_steps, settings.group_size, pictures, iterations)
+    return Plan(
+        processes, settings.batch_size, settings.accumulation_steps, settings.group_size, pictures, iterations,
+        task_count(task_share, pictures, unit),
+    )  # fmt: skip
+
+
+def task_count(share: float, pictures: int, unit: int = 1) -> int:
+    """How many pictures of a rollout are perception tasks.
+
+    Args:
+        share: Of the pictures, 0..1. Both kinds are drawn where it lies between.
+        pictures: Per rollout.
+        unit: What the number of pictures must be a multiple of.
+
+    Raises:
+        OptionInvalid: the share leaves one kind without a picture.
+    """
+    tasks = round(share * pictures)
+    if 0 < share < 1 and not 0 < tasks < pictures:
+        raise OptionInvalid(
+            f"a rollout has no place for {'a rated picture' if tasks else 'a perception task'}",
+            f"a share of {share:g} of {pictures} pictures",
+            f"use {_fewest_pictures(share, unit)} pictures per rollout or more, or another share",
+        )
+    return tasks
+
+
+def _fewest_pictures(share: float, unit: int) -> int:
+    """The least multiple of `unit` with two rated pictures, and a task where `share` asks for any."""
+    if not 0 < share < 1:
+        return unit * math.ceil(2 / unit)
+    # Below this, rounding gives no task, or leaves one rated picture.
+    pictures = unit * math.ceil(max(0.5 / share, 1.5 / (1 - share)) / unit)
+    while not 0 < round(share * pictures) <= pictures - 2:
+        pictures += unit
+    return pictures

@@ -80,14 +80,13 @@ def train(settings: GRPOSettings) -> Result:
         ExtraMissing: a part that is needed is not installed.
     """
     is_first = process_rank() == 0
-    plan = make_plan(settings.batch, process_count())
+    plan = make_plan(settings.batch, process_count(), settings.perception_share)
     refuse_inert(settings.loss.coverage, plan.updates)
     _check_attributes(settings)
     items = read_items(settings)
-    tasks = round(settings.perception_share * plan.pictures)
-    rollouts = settings.rollouts or rollout_count(items, plan.pictures, settings.epochs, tasks)
+    rollouts = settings.rollouts or rollout_count(items, plan.pictures, settings.epochs, plan.tasks)
     order = draw_order(
-        items, settings.stages, rollouts=rollouts, pictures=plan.pictures, tasks=tasks, seed=settings.seed
+        items, settings.stages, rollouts=rollouts, pictures=plan.pictures, tasks=plan.tasks, seed=settings.seed
     )
     identity = {
         **settings.to_dict(), "data": items_digest(items), "processes": plan.processes, "version": __version__,
@@ -143,7 +142,8 @@ def read_items(settings: GRPOSettings) -> list[Item]:
         ImageNotFound: a picture is missing; better told now than after hours.
     """
     items = [item for source in settings.labels for item in read_labels(source.path, source.image_root)]
-    items += [item for source in settings.perception for item in read_tasks(source.path, source.image_root)]
+    for number, source in enumerate(settings.perception, start=1):
+        items += read_tasks(source.path, source.image_root, number)
     check_ids(items)
     for item in items:
         if not (item.root / item.path).is_file():

@@ -156,8 +156,11 @@ class GRPOSettings:
             raise OptionInvalid(
                 "perception tasks need a file and a share above 0", self.perception_share, "give both or neither"
             )
-        if not self.labels and self.perception_share < 1:
-            raise OptionInvalid("without labelled pictures all are perception tasks", self.perception_share, "use 1")
+        if bool(self.labels) != (self.perception_share < 1):
+            raise OptionInvalid(
+                "all pictures are perception tasks where there are no labelled ones, and only there",
+                self.perception_share, "0.25 is a moderate figure" if self.labels else "use 1",
+            )  # fmt: skip
         if not 0 < self.epochs < math.inf:
             raise OptionInvalid("epochs must be above 0", self.epochs, "2 is the default")
         for name in ("rollouts", "log_every", "save_every", "keep", "show_every"):
