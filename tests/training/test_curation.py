@@ -654,6 +654,53 @@ def test_what_failed_can_be_tried_again(labelled, photos, tmp_path, monkeypatch)
     assert len(lines(out)) == 7
 
 
+@pytest.mark.parametrize(
+    ("change", "asked", "kept"),
+    [
+        ({}, 0, 3),
+        ({"verdict": "drop"}, 0, 2),
+        ({"verdict": "failed"}, 0, 2),
+        ({"text": "better"}, 1, 3),
+        ({"attributes": {"blur": 2.0}}, 1, 3),
+    ],
+)
+def test_a_step_that_goes_on_heeds_what_became_of_the_steps_before(
+    records, photos, tmp_path, monkeypatch, change, asked, kept
+):
+    """Verdicts of others are taken over without asking; what the own decision rests on is asked about again."""
+    from training.curation import command
+
+    backends = []
+
+    def load(name, **options):
+        backends.append(ScriptedBackend(lambda request: "<grounds>ok</grounds><verdict>Pass</verdict>"))
+        return backends[-1]
+
+    monkeypatch.setattr(command.BACKENDS, "load", load)
+    before, after = tmp_path / "2.jsonl", tmp_path / "3.jsonl"
+
+    def step_before(change):
+        found = [with_decision(record, Decision("visual-reliance", "keep")) for record in records[:3]]
+        first = json.loads(json.dumps(found[0]))
+        first["curation"][-1]["verdict"] = change.get("verdict", "keep")
+        first["rounds"][-1]["text"] += change.get("text", "")
+        first["evaluation"]["attributes"] = change.get("attributes", {})
+        before.write_text("".join(json.dumps(record) + "\n" for record in [first, *found[1:]]))
+
+    words = ["hint-consistency", str(before), "--image-root", str(photos), "--out", str(after), "--backend", "scripted"]
+    step_before({})
+    assert main(words) == 0
+    step_before(change)
+    assert main([*words, "--resume"]) == 0
+    assert len(backends[1].requests) == asked
+    found = read_trajectories(after)
+    assert sum(map(is_kept, found)) == kept
+    earlier = [entry for record in found for entry in record["curation"] if entry["step"] != "hint-consistency"]
+    assert earlier == [entry for record in read_trajectories(before) for entry in record["curation"]]
+    before.write_text("".join(before.read_text().splitlines(keepends=True)[:2]))
+    assert main([*words, "--resume"]) == 2
+
+
 def test_a_picture_that_changed_or_lies_outside_is_a_failure(records, photos, tmp_path):
     backend, words = ScriptedBackend(lambda request: "<verdict>Pass</verdict>"), load_words("rater-1")
     wrong = []

@@ -1,6 +1,7 @@
 """The replication in miniature, its recipes, and what the index of the paper says of the code."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -223,10 +224,14 @@ def test_deepspeeds_configuration_is_complete():
 
 
 def commands_of(script):
-    """The commands of a shell script, as words; variables become a word, and resuming is left out."""
-    text = re.sub(r"\$\(resume [^)]*\)", "", script.read_text()).replace("\\\n", " ")
+    """The commands of a shell script, as words; variables become a word, and resuming is left out.
+
+    A step of curation names its file first and is given `--out` by the function `curate`.
+    """
+    text = re.sub(r"\$\((resume|if) [^)]*\)", "", script.read_text()).replace("\\\n", " ")
+    text = re.sub(r"^ *curate (\S+) (.*)$", r"\2 --out \1 --resume --retry-failed", text, flags=re.MULTILINE)
     text = re.sub(r"\$\{?\w+\}?", "1", "\n".join(line for line in text.splitlines() if not line.startswith("#")))
-    found = [shlex.split(line) for line in text.splitlines() if re.match(r"(python|accelerate|zoomiqa) ", line)]
+    found = [shlex.split(line) for line in text.splitlines() if re.match(r" *(python|accelerate|zoomiqa) ", line)]
     return [words[words.index("-m") + 1 :] if "-m" in words else words for words in found]
 
 
@@ -242,6 +247,70 @@ def test_every_command_of_a_recipe_parses(script):
     for name, *words in commands:
         parser = zoomiqa_parser() if name == "zoomiqa" else importlib.import_module(f"{name}.command").build_parser()
         parser.parse_args(words)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts the recipe with programs in the place of the real ones: they note their words and write their files.
+
+    Steps of curation end with the exit codes that they are given, one after the other, then with 0.
+    """
+    programs, notes, codes = tmp_path / "bin", tmp_path / "notes", tmp_path / "codes"
+    programs.mkdir()
+    acting = f"""#!/usr/bin/env bash
+echo "$*" >> {notes}
+case "$*" in
+*"training.curation build"*) exit 0 ;;
+*training.curation*) while [ "$1" != --out ]; do shift; done; touch "$2"
+  code=$(head -n 1 {codes}); sed -i 1d {codes}; exit "${{code:-0}}" ;;
+*training.sft*) mkdir -p {tmp_path}/out/sft; touch {tmp_path}/out/sft/settings.json ;;
+esac
+"""
+    for name in ("python", "accelerate", "zoomiqa"):
+        (programs / name).write_text(acting)
+        (programs / name).chmod(0o755)
+    names = ("KONIQ", "TEACHER", "TEACHER_URL", "RATER", "RATER_URL")
+    known = {**dict.fromkeys(names, "x"), "OUT": str(tmp_path / "out"), "PATH": f"{programs}:{os.environ['PATH']}"}
+
+    def start(*ends, **more):
+        codes.write_text("".join(f"{code}\n" for code in ends))
+        notes.write_text("")
+        words = ["bash", str(RECIPES / "zoom-iqa-7b.sh")]
+        code = subprocess.run(words, env=known | more, check=False, capture_output=True).returncode
+        return code, [re.search(r"training\.(?:curation )?[\w-]+|evaluate", line)[0] for line in read()]
+
+    def read():
+        return notes.read_text().splitlines()
+
+    start.words = read
+    return start
+
+
+STEPS = [f"training.curation {name}" for name in ("generate", "visual-reliance", "hint-consistency", "build")]
+REST = ["training.sft", "training.grpo", "evaluate"]
+
+
+def test_the_recipe_asks_again_for_what_failed_and_goes_on(start):
+    assert start(0, 1, 0) == (0, [STEPS[0], STEPS[1], STEPS[1], *STEPS[2:], *REST])
+    assert "--resume" not in start.words()[1]
+    assert start.words()[2].endswith("--resume --retry-failed")
+
+
+def test_the_recipe_stops_at_what_fails_for_good_until_told_to_leave_it(start):
+    assert start(1, 1) == (1, [STEPS[0]] * 2)
+    assert start(1, 1) == (1, [STEPS[0]] * 2)
+    assert all(line.endswith("--resume --retry-failed") for line in start.words())
+    assert start(1, 1, FAILED="leave") == (0, [STEPS[0], *STEPS, *REST])
+
+
+def test_the_recipe_stops_at_a_step_that_broke_off(start):
+    assert start(2, FAILED="leave") == (2, STEPS[:1])
+    assert start(1, 130, FAILED="leave") == (130, [STEPS[0]] * 2)
+
+
+def test_the_recipe_leaves_the_data_alone_once_training_has_begun(start):
+    assert start()[0] == 0
+    assert start(1, 1, 1) == (0, REST)
 
 
 def test_the_recipe_says_the_papers_figures():

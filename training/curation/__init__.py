@@ -9,7 +9,8 @@
 
 (from an installed wheel: `python -m zoomiqa.training.curation`). Every step reads the file of the one before and writes
 all of its rows, each with the step's verdict and reasons: nothing is lost, and every file can be reported on. Steps can
-be interrupted and gone on with (`--resume`, `--retry-failed`).
+be interrupted and gone on with (`--resume`, `--retry-failed`); one that goes on takes over what the steps before have
+decided meanwhile, and asks again only about trajectories that are others now.
 
 Departures and choices, said plainly:
 

@@ -23,11 +23,11 @@ from zoomiqa.records import RecordFile
 from zoomiqa.types import Sampling
 
 from . import consistency, reliance
-from .filtering import decide_all
+from .filtering import carried_over, decide_all
 from .generate import STEP as GENERATE
 from .generate import TEACHER_SAMPLING, generate
 from .pace import PacedBackend
-from .trajectories import PictureFolder, content_digest, read_trajectories, record_id
+from .trajectories import PictureFolder, decision_of, ids_digest, read_trajectories, record_id
 from .words import load_words
 
 PROG = "curation"
@@ -225,7 +225,7 @@ def run_reliance(arguments: argparse.Namespace) -> int:
         "thresholds": thresholds.to_dict(),
         "rationale": arguments.rationale,
         "words": words.to_dict(),
-        "trajectories": content_digest(records),
+        "trajectories": ids_digest(records),
     }
     decide = partial(
         reliance.compare,
@@ -239,8 +239,9 @@ def run_reliance(arguments: argparse.Namespace) -> int:
         return decide_all(asked, todo, folder, reliance.STEP, decide)
 
     return _carry_out(
-        arguments, reliance.STEP, settings, [arguments.trajectories], records, record_id, make, backend=backend
-    )
+        arguments, reliance.STEP, settings, [arguments.trajectories], records, record_id, make,
+        carry_over=carried_over, backend=backend,
+    )  # fmt: skip
 
 
 def run_consistency(arguments: argparse.Namespace) -> int:
@@ -253,7 +254,7 @@ def run_consistency(arguments: argparse.Namespace) -> int:
         "sampling": sampling.to_dict(),
         "image": not arguments.no_image,
         "words": words.to_dict(),
-        "trajectories": content_digest(records),
+        "trajectories": ids_digest(records),
     }
     decide = partial(
         consistency.rate,
@@ -266,7 +267,10 @@ def run_consistency(arguments: argparse.Namespace) -> int:
     def make(asked: Backend, todo: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
         return decide_all(asked, todo, folder, consistency.STEP, decide)
 
-    return _carry_out(arguments, consistency.STEP, settings, [arguments.trajectories], records, record_id, make)
+    return _carry_out(
+        arguments, consistency.STEP, settings, [arguments.trajectories], records, record_id, make,
+        carry_over=carried_over,
+    )  # fmt: skip
 
 
 def run_report(arguments: argparse.Namespace) -> int:
@@ -360,9 +364,13 @@ def _carry_out(
     key: Callable[[Any], Any],
     make: Callable[[Backend, Sequence[Any]], Iterable[Mapping[str, Any]]],
     *,
+    carry_over: Callable[[Any, Mapping[str, Any], str], Mapping[str, Any] | None] = lambda _item, record, _step: record,
     backend: Backend | None = None,
 ) -> int:
-    """Write the records of all items that are not there yet; says how it went and returns the exit code."""
+    """Write the records of all items that are not there yet; says how it went and returns the exit code.
+
+    `carry_over` makes of an item, its earlier record and the step's name the record as it should be now, or `None`.
+    """
     if arguments.retry_failed and not arguments.resume:
         raise OptionInvalid("--retry-failed goes with --resume", None, "add --resume")
     backend = backend or _backend(arguments)
@@ -385,11 +393,17 @@ def _carry_out(
         protected=inputs,
         key=record_id,
     ) as file:
-        done = {
-            name: record
-            for name, record in file.done.items()
-            if not (arguments.retry_failed and _error_of(record, step) is not None)
-        }
+        done: dict[Any, Mapping[str, Any]] = {}
+        for item in items:
+            earlier = file.done.get(key(item))
+            if earlier is None or (arguments.retry_failed and _error_of(earlier, step) is not None):
+                continue
+            record = carry_over(item, earlier, step)
+            if record is None:
+                continue
+            done[key(item)] = record
+            if record != earlier:
+                file.write(record)
         todo = [item for item in items if key(item) not in done]
         with common.Progress(arguments.progress, len(todo), "trajectories") as progress:
             for item in items:
@@ -407,16 +421,12 @@ def _carry_out(
 _TOLD = {"keep": "kept", "drop": "dropped", "failed": "failed", None: "dropped before"}
 
 
-def _decision_of(record: Mapping[str, Any], step: str) -> Mapping[str, Any] | None:
-    return next((entry for entry in record["curation"] if entry["step"] == step), None)
-
-
 def _verdict_of(record: Mapping[str, Any], step: str) -> str | None:
-    decision = _decision_of(record, step)
-    return None if decision is None else decision["verdict"]
+    decision = decision_of(record, step)
+    return None if decision is None else decision.verdict
 
 
 def _error_of(record: Mapping[str, Any], step: str) -> Mapping[str, str] | None:
     """The error that kept the step from deciding, if one did."""
-    decision = _decision_of(record, step)
-    return decision["details"]["error"] if decision is not None and decision["verdict"] == "failed" else None
+    decision = decision_of(record, step)
+    return decision.details["error"] if decision is not None and decision.verdict == "failed" else None

@@ -17,7 +17,7 @@ from zoomiqa.errors import ZoomIQAError
 from zoomiqa.imaging import Picture, picture_from_array
 from zoomiqa.types import ImagePart, Message, Reply, Request, Sampling, TextPart
 
-from .trajectories import Decision, PictureFolder, failure, is_kept, with_decision
+from .trajectories import Decision, PictureFolder, decision_of, failure, is_kept, with_decision
 
 Talk = Generator[Request, Reply, Decision]
 Decide = Callable[[Mapping[str, Any], Picture], Talk]
@@ -49,6 +49,22 @@ def decide_all(
 
     held = HELD_PER_SLOT * backend.capabilities.batch_size
     yield from hold_talks(open_session(backend), (talk(record) for record in records), held=held)
+
+
+def carried_over(record: Mapping[str, Any], earlier: Mapping[str, Any], step: str) -> dict[str, Any] | None:
+    """What `decide_all` would make of a record, from what `step` decided before; `None` where it has to decide now.
+
+    Args:
+        record: As the steps before have it now: their verdicts may have changed meanwhile.
+        earlier: The record of the same id that this step wrote.
+        step: Its name. A decision holds as long as everything but verdicts is as it was.
+    """
+    if not is_kept(record):
+        return dict(record)
+    decision = decision_of(earlier, step)
+    if decision is None or {**earlier, "curation": ()} != {**record, "curation": ()}:
+        return None
+    return with_decision(record, decision)
 
 
 def with_picture(picture: Picture, text: str, sampling: Sampling) -> Request:

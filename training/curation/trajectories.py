@@ -48,6 +48,11 @@ class Decision:
             "details": dict(self.details),
         }
 
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Decision:
+        """What `to_dict` gave."""
+        return cls(entry["step"], entry["verdict"], tuple(entry["reasons"]), entry["details"])
+
 
 def failure(step: str, error: Mapping[str, str]) -> Decision:
     """The decision of a step that could not decide."""
@@ -95,6 +100,12 @@ def with_decision(record: Mapping[str, Any], decision: Decision) -> dict[str, An
     """The record with one more decision; an earlier one of the same step is replaced."""
     others = [entry for entry in record["curation"] if entry["step"] != decision.step]
     return {**record, "curation": [*others, decision.to_dict()]}
+
+
+def decision_of(record: Mapping[str, Any], step: str) -> Decision | None:
+    """What a step decided on the record, if it did."""
+    entry = next((entry for entry in record["curation"] if entry["step"] == step), None)
+    return None if entry is None else Decision.from_dict(entry)
 
 
 def is_kept(record: Mapping[str, Any]) -> bool:
@@ -230,10 +241,9 @@ def replay(
     raise ReplyUnusable("the conversation asks for one more look than there are replies", len(texts), "make it again")
 
 
-def content_digest(records: Iterable[Mapping[str, Any]]) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of the trajectories' texts, for a run's settings."""
+def ids_digest(records: Iterable[Mapping[str, Any]]) -> str:
+    """First 16 hexadecimal digits of the SHA-256 of the trajectories' ids, for a run's settings."""
     digest = hashlib.sha256()
     for record in records:
-        for part in (record["id"], *(look["text"] for look in record["rounds"])):
-            digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
+        digest.update(record["id"].encode("utf-8", "surrogatepass") + b"\0")
     return digest.hexdigest()[:16]
