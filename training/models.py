@@ -120,7 +120,12 @@ class ModelSettings:
         return self.freeze_projector if self.freeze_projector is not None else self.vision_is_frozen
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """What decides the weights, for a run's fingerprint."""
+        return {name: value for name, value in asdict(self).items() if name not in self.operation()}
+
+    def operation(self) -> dict[str, Any]:
+        """What decides only where, and in how much memory, they are made: a run may go on with others."""
+        return {"device": self.device, "gradient_checkpointing": self.gradient_checkpointing}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

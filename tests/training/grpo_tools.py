@@ -122,7 +122,7 @@ def tiny_settings(model, labels, out, **changes):
         out=out,
         prompts=PROMPTS,
         conversation=ConversationSettings(sampling=Sampling(1.0, 1.0, 0, 200)),
-        batch=BatchSettings(batch_size=2, accumulation_steps=4, group_size=4, pictures=2),
+        batch=BatchSettings(batch_size=2, gradient_accumulation_steps=4, group_size=4, pictures=2),
         optimizer=OptimizerSettings(learning_rate=1e-3),
         engine=EngineSettings(slots=16),
         rollouts=2,
@@ -161,8 +161,8 @@ def run_one_process(folder):
     options = json.loads((folder / "options.json").read_text())
     trainer.PolicyBackend = planned_policy()
     settings = tiny_settings(Path(options["model"]), Path(options["labels"]), folder / "out")
-    settings = replace(settings, batch=replace(settings.batch, accumulation_steps=options["accumulation"]))
-    settings = replace(settings, rollouts=1, optimizer=replace(settings.optimizer, max_gradient=0.0))
+    settings = replace(settings, batch=replace(settings.batch, gradient_accumulation_steps=options["accumulation"]))
+    settings = replace(settings, rollouts=1, optimizer=replace(settings.optimizer, max_grad_norm=0.0))
     watch = Watch()
     make = run.make_trainer
 

@@ -67,7 +67,7 @@ def settings(model, data, photos, out, **changes):
         "prompts": PROMPTS,
         "learning_rate": 1e-3,
         "batch_size": 2,
-        "accumulation": 1,
+        "gradient_accumulation_steps": 1,
         "warmup_ratio": 0.0,
         "max_steps": 4,
         "save_every": 2,

@@ -163,7 +163,7 @@ def test_kl_coverage_in_the_trainer_is_the_reference_on_the_very_rows(three):
     candidates, masked = [], []
     made = seen.trainer
     steps = [entry for entry in seen.steps if entry[0] == 5]
-    assert len(steps) == settings.batch.accumulation_steps
+    assert len(steps) == settings.batch.gradient_accumulation_steps
     saved = {name: weight.clone() for name, weight in made.model.state_dict().items()}
     checkpoint = settings.out / "checkpoints" / "checkpoint-6"
     assert checkpoint.is_dir()
@@ -304,7 +304,7 @@ def test_everything_at_once(model, labels, tmp_path, context):
         perception=(Source(tasks, labels.parent),),
         perception_share=1 / 3,
         conversation=replace(settings.conversation, context=context),
-        batch=BatchSettings(batch_size=2, accumulation_steps=3, group_size=4, pictures=3),
+        batch=BatchSettings(batch_size=2, gradient_accumulation_steps=3, group_size=4, pictures=3),
         rewards=RewardSettings(thinking=1.0, lift=True),
         loss=LossSettings(reference_weight=0.1, coverage=CoverageSettings(estimator="exact")),
     )
@@ -332,7 +332,7 @@ def test_the_reward_rises(labels, tmp_path, seed):
     settings = tiny_settings(
         build_doubtful_vlm(tmp_path / "vlm", seed=seed), good, tmp_path / "out",
         rollouts=8, seed=seed, save_every=100, show_every=100, engine=EngineSettings(slots=32),
-        batch=BatchSettings(batch_size=8, accumulation_steps=4, group_size=16, pictures=2),
+        batch=BatchSettings(batch_size=8, gradient_accumulation_steps=4, group_size=16, pictures=2),
         optimizer=OptimizerSettings(learning_rate=2e-2),
         # A wider trust region upwards: digits at random would otherwise take many more rollouts to change.
         loss=LossSettings(clip_high=1.0), rewards=RewardSettings(rank=0.0),

@@ -48,7 +48,7 @@ def test_one_process_splits_the_rollout_instead_of_going_through_it_twice():
 @pytest.mark.parametrize("processes", [1, 2, 3, 6])
 @pytest.mark.parametrize("size", [1, 3, 4])
 def test_every_plan_fills_whole_steps_and_holds_two_pictures(processes, size):
-    plan = make_plan(BatchSettings(batch_size=size, accumulation_steps=2, group_size=4), processes)
+    plan = make_plan(BatchSettings(batch_size=size, gradient_accumulation_steps=2, group_size=4), processes)
     assert plan.pictures >= 2
     assert plan.updates >= 2
     assert plan.trajectories % (processes * size * 2) == 0
@@ -56,7 +56,7 @@ def test_every_plan_fills_whole_steps_and_holds_two_pictures(processes, size):
 
 def test_pictures_that_leave_a_step_unfilled_are_refused():
     with pytest.raises(OptionInvalid, match="multiple of 4 pictures"):
-        make_plan(BatchSettings(batch_size=8, accumulation_steps=4, group_size=8, pictures=6), 1)
+        make_plan(BatchSettings(batch_size=8, gradient_accumulation_steps=4, group_size=8, pictures=6), 1)
 
 
 @pytest.mark.parametrize("processes", [1, 4, 8])
@@ -66,7 +66,7 @@ def test_the_fewest_pictures_hold_a_task_and_two_that_can_be_compared(processes,
     plan = make_plan(settings, processes, share)
     assert plan.tasks == round(share * plan.pictures) >= 1
     assert plan.pictures - plan.tasks >= 2
-    assert plan.trajectories % (processes * settings.accumulation_steps) == 0
+    assert plan.trajectories % (processes * settings.gradient_accumulation_steps) == 0
 
 
 @pytest.mark.parametrize(
@@ -616,6 +616,23 @@ def test_settings_are_json_and_say_nothing_of_places(tmp_path):
     text = json.dumps(settings.to_dict())
     assert str(tmp_path) not in text
     assert replace(settings, out=tmp_path / "other", resume=True).to_dict() == settings.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "decides"),
+    [
+        ("model", {"device": "cuda", "gradient_checkpointing": True}, False),
+        ("model", {"max_pixels": 50_000}, True),
+        ("engine", {"slots": 2, "vllm_memory": 0.2, "vllm_sleep": False, "vllm_max_length": 4096}, False),
+        ("engine", {"importance_cap": 3.0}, True),
+    ],
+)
+def test_a_run_may_go_on_in_less_memory_but_not_as_another(tmp_path, part, changes, decides):
+    settings = tiny_settings("model", tmp_path / "labels.json", tmp_path / "out")
+    other = replace(settings, **{part: replace(getattr(settings, part), **changes)})
+    assert (other.to_dict() != settings.to_dict()) == decides
+    assert (other.operation() == settings.operation()) == decides
+    assert {**settings.to_dict()[part], **settings.operation()}.keys() >= changes.keys()
 
 
 def test_a_row_knows_its_tokens():

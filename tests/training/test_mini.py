@@ -324,7 +324,7 @@ def test_the_recipe_says_the_papers_figures():
     commands = {name: words for name, *words in commands_of(RECIPES / "zoom-iqa-7b.sh")}
     told = read(sft, commands["training.sft"])
     plain = read(sft, ["--data", "1", "--image-root", "1", "--out", "1"])
-    for name in ("batch_size", "accumulation", "learning_rate", "warmup_ratio", "epochs"):
+    for name in ("batch_size", "gradient_accumulation_steps", "learning_rate", "warmup_ratio", "epochs"):
         assert getattr(told, name) == getattr(plain, name)
     told = read(grpo, commands["training.grpo"])
     plain = read(grpo, ["--labels", "1", "--out", "1"])

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -259,6 +260,8 @@ def test_adapters_resume_and_merge(tiny_vlm, data, photos, tmp_path, capsys):
     out = tmp_path / "out"
     lora = Lora(2, 4)
     train(settings(tiny_vlm, data, photos, out, lora=lora, max_steps=2, save_every=1))
+    again = train(settings(tiny_vlm, data, photos, tmp_path / "again", lora=lora, max_steps=2))
+    assert weights_of(again) == weights_of(out)
     card = json.loads((out / "training.json").read_text())
     assert card["weights"]["trained"] < card["weights"]["all"] / 10
     merged = weights_of(out)
@@ -267,8 +270,10 @@ def test_adapters_resume_and_merge(tiny_vlm, data, photos, tmp_path, capsys):
     for made in (out / "checkpoints" / "checkpoint-2", out / "adapter"):
         subprocess.run(["rm", "-r", str(made)], check=True)
     (out / "model.safetensors").unlink()
-    train(settings(tiny_vlm, data, photos, out, lora=lora, max_steps=2, save_every=1, resume=True))
+    in_less_memory = settings(tiny_vlm, data, photos, out, lora=lora, max_steps=2, save_every=1, resume=True)
+    train(replace(in_less_memory, model=replace(in_less_memory.model, gradient_checkpointing=True)))
     assert weights_of(out) == merged
+    assert json.loads((out / "training.json").read_text())["operation"]["gradient_checkpointing"]
     assert assess(out, photos, tmp_path, capsys)[0] == 1
 
 
@@ -281,9 +286,10 @@ def first_gradients(out):
 
 def test_all_tokens_of_a_step_weigh_the_same(tiny_vlm, data, photos, tmp_path):
     """Six rows of different lengths are one step, at once or one after another."""
-    options = {"max_steps": 1, "save_every": 1, "clip_norm": 0.0}
+    options = {"max_steps": 1, "save_every": 1, "max_grad_norm": 0.0}
     whole = train(settings(tiny_vlm, data, photos, tmp_path / "whole", batch_size=6, **options))
-    parts = train(settings(tiny_vlm, data, photos, tmp_path / "parts", batch_size=1, accumulation=6, **options))
+    options |= {"batch_size": 1, "gradient_accumulation_steps": 6}
+    parts = train(settings(tiny_vlm, data, photos, tmp_path / "parts", **options))
     for one, summed in zip(first_gradients(whole), first_gradients(parts), strict=True):
         assert (summed - one).norm() <= 1e-5 * one.norm()
 
@@ -418,7 +424,7 @@ def test_two_processes_train_as_one(tiny_vlm, data, photos, tmp_path):
     """
     from safetensors.torch import load_file
 
-    options = {"max_steps": 2, "save_every": 1, "clip_norm": 0.0}
+    options = {"max_steps": 2, "save_every": 1, "max_grad_norm": 0.0}
     told = {"model": str(tiny_vlm), "data": str(data), "photos": str(photos), "batch_size": 3, **options}
     (tmp_path / "run.json").write_text(json.dumps(told | {"out": str(tmp_path / "two")}))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

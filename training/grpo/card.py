@@ -55,6 +55,7 @@ def write_card(
     card = {
         "stage": "grpo",
         "settings": dict(identity),
+        "operation": settings.operation(),
         "data": dict(sorted(Counter(item.dataset for item in items).items())),
         "rollouts": rollouts,
         "plan": {**asdict(plan), "updates_per_rollout": plan.updates},

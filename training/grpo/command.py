@@ -60,7 +60,7 @@ def _add_rollouts(parser: argparse.ArgumentParser) -> None:
     add("--samples", "batch.group_size", "per picture (default: 8, the paper's)", int)
     add("--pictures", "batch.pictures", "per rollout, over all processes (default: the fewest that fit)", int)
     add("--batch", "batch.batch_size", "conversations per process and pass (default: 1, the paper's)", int)
-    add("--accumulation", "batch.accumulation_steps", "passes per step (default: 2, the paper's)", int)
+    add("--accumulation", "batch.gradient_accumulation_steps", "passes per step (default: 2, the paper's)", int)
     add(
         "--iterations",
         "batch.iterations",
@@ -132,9 +132,9 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add = filling(parser, "run")
     add("--lr", "optimizer.learning_rate", "learning rate (default: 1e-6, the paper's)", float)
     add("--schedule", "optimizer.schedule", "(default: linear)", choices=SCHEDULES)
-    add("--warmup", "optimizer.warmup", "of the steps (default: 0)", float, metavar="SHARE")
+    add("--warmup", "optimizer.warmup_ratio", "of the steps (default: 0)", float, metavar="SHARE")
     add("--weight-decay", "optimizer.weight_decay", "of AdamW (default: 0)", float)
-    add("--clip-norm", "optimizer.max_gradient", "longest gradient (default: 1)", float)
+    add("--clip-norm", "optimizer.max_grad_norm", "longest gradient (default: 1)", float)
     add("--epochs", "run.epochs", "times through the labels, over all stages (default: 2)", float, metavar="N")
     add("--rollouts", "run.rollouts", "rollouts instead of epochs", int)
     add("--stages", "stages", "of re-sampling, to equal shares of scores (default: 3)", int, default=3)

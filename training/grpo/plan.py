@@ -27,7 +27,7 @@ class BatchSettings:
     batch_size: int = 1
     """Trajectories per process in one forward and backward pass. Zoom-IQA Sec. 10: 1."""
 
-    accumulation_steps: int = 2
+    gradient_accumulation_steps: int = 2
     """Micro-batches per optimizer step. Zoom-IQA Sec. 10: 2."""
 
     group_size: int = 8
@@ -40,7 +40,7 @@ class BatchSettings:
     """How often a rollout is gone through; `None`: as often as at least two optimizer steps take."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulation_steps", "pictures", "iterations"):
+        for name in ("batch_size", "gradient_accumulation_steps", "pictures", "iterations"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionInvalid(f"{name} must be at least 1", value, "give a positive number")
@@ -54,7 +54,7 @@ class Plan:
 
     processes: int
     batch_size: int
-    accumulation_steps: int
+    gradient_accumulation_steps: int
     group_size: int
     pictures: int
     """Per rollout, over all processes."""
@@ -81,7 +81,7 @@ class Plan:
     @property
     def updates(self) -> int:
         """Optimizer steps between two rollouts."""
-        return self.iterations * self.micro_batches // self.accumulation_steps
+        return self.iterations * self.micro_batches // self.gradient_accumulation_steps
 
     @property
     def steps(self) -> int:
@@ -101,7 +101,7 @@ def make_plan(settings: BatchSettings, processes: int, task_share: float = 0.0) 
         OptionInvalid: the pictures' trajectories do not fill whole optimizer steps, or there is no place for a task or
             for a rated picture among them.
     """
-    update = settings.batch_size * settings.accumulation_steps * processes
+    update = settings.batch_size * settings.gradient_accumulation_steps * processes
     unit = math.lcm(update, settings.group_size) // settings.group_size
     pictures = settings.pictures
     if pictures is None:
@@ -109,15 +109,15 @@ def make_plan(settings: BatchSettings, processes: int, task_share: float = 0.0) 
     elif pictures % unit:
         raise OptionInvalid(
             f"{settings.group_size} samples of each picture must fill whole optimizer steps of {update} trajectories"
-            f" ({processes} processes x {settings.accumulation_steps} micro-batches of {settings.batch_size})",
+            f" ({processes} processes x {settings.gradient_accumulation_steps} micro-batches of {settings.batch_size})",
             f"{pictures} pictures",
             f"use a multiple of {unit} pictures per rollout",
         )
     in_one_pass = pictures * settings.group_size // update
     iterations = settings.iterations or math.ceil(LEAST_UPDATES / in_one_pass)
     return Plan(
-        processes, settings.batch_size, settings.accumulation_steps, settings.group_size, pictures, iterations,
-        task_count(task_share, pictures, unit),
+        processes, settings.batch_size, settings.gradient_accumulation_steps, settings.group_size, pictures,
+        iterations, task_count(task_share, pictures, unit),
     )  # fmt: skip
 
 

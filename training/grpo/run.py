@@ -158,7 +158,7 @@ def training_arguments(settings: GRPOSettings, plan: Plan, loaded: TrainingModel
     return GRPOConfig(
         output_dir=str(settings.out / CHECKPOINTS),
         per_device_train_batch_size=plan.batch_size,
-        gradient_accumulation_steps=plan.accumulation_steps,
+        gradient_accumulation_steps=plan.gradient_accumulation_steps,
         steps_per_generation=plan.micro_batches,
         num_generations=plan.group_size,
         num_iterations=plan.iterations,
@@ -170,9 +170,9 @@ def training_arguments(settings: GRPOSettings, plan: Plan, loaded: TrainingModel
         beta=settings.loss.reference_weight,
         learning_rate=optimizer.learning_rate,
         lr_scheduler_type=optimizer.schedule,
-        warmup_steps=round(optimizer.warmup * updates),
+        warmup_steps=round(optimizer.warmup_ratio * updates),
         weight_decay=optimizer.weight_decay,
-        max_grad_norm=optimizer.max_gradient,
+        max_grad_norm=optimizer.max_grad_norm,
         optim="adamw_torch",
         # The ratio of new to old probabilities must measure the policy's drift, not the noise of dropped units.
         disable_dropout=True,

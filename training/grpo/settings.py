@@ -43,18 +43,18 @@ class OptimizerSettings:
     schedule: str = "linear"
     """A name of transformers' schedulers; "linear" falls to 0 at the end."""
 
-    warmup: float = 0.0
+    warmup_ratio: float = 0.0
     """Share of the optimizer steps in which the rate rises."""
 
     weight_decay: float = 0.0
-    max_gradient: float = 1.0
+    max_grad_norm: float = 1.0
     """Norm to which gradients are cut; 0 cuts nothing."""
 
     def __post_init__(self) -> None:
         if not 0 < self.learning_rate < math.inf:
             raise OptionInvalid("the learning rate must be above 0", self.learning_rate, "1e-6 is the paper's")
-        if not 0 <= self.warmup < 1:
-            raise OptionInvalid("warmup is a share of the steps", self.warmup, "0 to 1")
+        if not 0 <= self.warmup_ratio < 1:
+            raise OptionInvalid("warmup_ratio is a share of the steps", self.warmup_ratio, "0 to 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,14 @@ class EngineSettings:
     def __post_init__(self) -> None:
         if self.engine not in get_args(Engine):
             raise OptionInvalid("unknown engine", self.engine, f"use one of {', '.join(get_args(Engine))}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What decides the weights, for a run's fingerprint."""
+        return {"engine": self.engine, "importance_cap": self.importance_cap}
+
+    def operation(self) -> dict[str, Any]:
+        """What decides only how fast, and in how much memory, rollouts are written: a run may go on with others."""
+        return {name: value for name, value in asdict(self).items() if name not in self.to_dict()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +184,20 @@ class GRPOSettings:
         """What decides the weights, in JSON's types, for the run's fingerprint; not where things lie, nor what is
         trained on (`run` adds a digest of that), nor how often something is told or saved.
         """
-        parts = ("model", "conversation", "batch", "rewards", "loss", "optimizer", "engine", "stages")
+        parts = ("conversation", "batch", "rewards", "loss", "optimizer", "stages")
         values = {name: _plain(asdict(getattr(self, name))) for name in parts}
         plain = {name: getattr(self, name) for name in ("perception_share", "epochs", "rollouts", "seed")}
-        return {**values, "prompts": {"name": self.prompts.name, "hash": self.prompts.digest}, **plain}
+        return {
+            "model": self.model.to_dict(),
+            "engine": self.engine.to_dict(),
+            **values,
+            "prompts": {"name": self.prompts.name, "hash": self.prompts.digest},
+            **plain,
+        }
+
+    def operation(self) -> dict[str, Any]:
+        """What decides only how fast, and in how much memory, the weights are made."""
+        return {**self.model.operation(), **self.engine.operation()}
 
 
 def _plain(value: Any) -> Any:

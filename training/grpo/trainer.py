@@ -132,8 +132,8 @@ class ConversationTrainer(Reporting, OwnFolder, GRPOTrainer):  # type: ignore[mi
         if position == 0:
             self._rollout = self._generate_and_score_completions(generation_batch)
         self._place = position % self.plan.micro_batches
-        if self._place % self.plan.accumulation_steps == 0:
-            self._begin_update(is_first=position < self.plan.accumulation_steps)
+        if self._place % self.plan.gradient_accumulation_steps == 0:
+            self._begin_update(is_first=position < self.plan.gradient_accumulation_steps)
         return self._rollout[self._place].to(self.accelerator.device)
 
     def _generate_and_score_completions(self, inputs: Sequence[dict[str, Any]]) -> list[MicroBatch]:
@@ -157,7 +157,7 @@ class ConversationTrainer(Reporting, OwnFolder, GRPOTrainer):  # type: ignore[mi
         batches = self._make_batches(samples, scored.advantages[first : first + len(samples)])
         with torch.no_grad():
             for place, batch in enumerate(batches):
-                if place >= self.plan.accumulation_steps:
+                if place >= self.plan.gradient_accumulation_steps:
                     self._remember_old(batch, *self._read(self.model, batch)[::2])
             if self.settings.loss.reference_weight > 0:
                 self._read_reference(batches)
@@ -254,7 +254,7 @@ class ConversationTrainer(Reporting, OwnFolder, GRPOTrainer):  # type: ignore[mi
 
     def _begin_update(self, *, is_first: bool) -> None:
         """Settle what the micro-batches of the coming optimizer step share."""
-        batches = self._rollout[self._place : self._place + self.plan.accumulation_steps]
+        batches = self._rollout[self._place : self._place + self.plan.gradient_accumulation_steps]
         log_probs: list[Tensor] | None = None
         # In the first step of a rollout the policy is the one that drew it: KL-Coverage is zero, whatever is selected.
         if not is_first and self.settings.loss.coverage.weight > 0:
@@ -279,11 +279,11 @@ class ConversationTrainer(Reporting, OwnFolder, GRPOTrainer):  # type: ignore[mi
             inputs.old, inputs.weights = log_probs.detach(), stored.weights
             inputs.old_scores = None if scores is None else scores.detach()
         update = _known(self._update)
-        place = self._place % self.plan.accumulation_steps
+        place = self._place % self.plan.gradient_accumulation_steps
         part = part_of_loss(log_probs, inputs, update, place, self.settings.loss, scores)
-        is_first = self._step % self.plan.steps < self.plan.accumulation_steps
+        is_first = self._step % self.plan.steps < self.plan.gradient_accumulation_steps
         self.tell_part(part, entropies[inputs.numeric] if is_first else None)
-        if place + 1 == self.plan.accumulation_steps:
+        if place + 1 == self.plan.gradient_accumulation_steps:
             self.tell_update(update)
         return part.loss * self.accelerator.num_processes
 

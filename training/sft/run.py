@@ -44,7 +44,7 @@ from .settings import SFTSettings
 try:
     import torch
     from datasets import Dataset
-    from transformers import TrainerCallback
+    from transformers import TrainerCallback, set_seed
     from trl import SFTConfig, SFTTrainer
 except ImportError as missing:
     raise ExtraMissing("supervised fine-tuning needs trl and datasets", missing.name, INSTALL) from missing
@@ -74,6 +74,7 @@ def train(settings: SFTSettings) -> Path:
     identity = {**settings.to_dict(), "data": data_digest(settings.data), "version": __version__}
     if is_main:
         claim(settings.out, identity, resume=settings.resume, overwrite=settings.overwrite)
+    set_seed(settings.seed)  # adapters begin at random
     loaded = load_model(settings.model)
     encoder = RowEncoder(loaded.processor, Pictures(settings.image_root, settings.open_options), settings.context)
     fitting, left_out = _fitting(rows, encoder, settings)
@@ -136,11 +137,11 @@ def make_trainer(
         warmup_steps=settings.warmup_ratio,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulation,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
         num_train_epochs=settings.epochs,
         max_steps=settings.max_steps or -1,
         weight_decay=settings.weight_decay,
-        max_grad_norm=settings.clip_norm,
+        max_grad_norm=settings.max_grad_norm,
         optim="adamw_torch",
         seed=settings.seed,
         data_seed=settings.seed,
@@ -197,7 +198,7 @@ def _dataset(rows: Sequence[Row]) -> Dataset:
 def _planned_steps(settings: SFTSettings, rows: int) -> int:
     if settings.max_steps is not None:
         return settings.max_steps
-    per_step = settings.batch_size * settings.accumulation * process_count()
+    per_step = settings.batch_size * settings.gradient_accumulation_steps * process_count()
     return max(1, round(settings.epochs * rows / per_step))
 
 
@@ -268,6 +269,7 @@ def _card(
     return {
         "stage": "sft",
         "settings": dict(identity),
+        "operation": settings.operation(),
         "data": {
             "name": settings.data.name,
             "card": read_card(settings.data),

@@ -38,7 +38,7 @@ class SFTSettings:
     batch_size: int = 2
     """Rows per process and forward pass."""
 
-    accumulation: int = 8
+    gradient_accumulation_steps: int = 8
     """Forward passes per step."""
 
     warmup_ratio: float = 0.3
@@ -50,7 +50,7 @@ class SFTSettings:
     """Steps instead of epochs."""
 
     weight_decay: float = 0.0
-    clip_norm: float = 1.0
+    max_grad_norm: float = 1.0
     seed: int = 42
     max_length: int | None = None
     """Tokens of a row, at most; `None` is the model's context."""
@@ -80,7 +80,9 @@ class SFTSettings:
     """Begin anew where `out` holds a run."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "accumulation", "keep", "log_every", "max_steps", "save_every", "max_length"):
+        for name in (
+            "batch_size", "gradient_accumulation_steps", "keep", "log_every", "max_steps", "save_every", "max_length",
+        ):  # fmt: skip
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise OptionInvalid(f"{name} must be at least 1", number, "give a positive number")
@@ -107,8 +109,8 @@ class SFTSettings:
     def to_dict(self) -> dict[str, Any]:
         """What decides the weights, for the run's fingerprint; not where things lie or how often they are saved."""
         names = (
-            "context", "learning_rate", "batch_size", "accumulation", "warmup_ratio", "schedule", "epochs", "max_steps",
-            "weight_decay", "clip_norm", "seed", "max_length", "too_long", "validation",
+            "context", "learning_rate", "batch_size", "gradient_accumulation_steps", "warmup_ratio", "schedule",
+            "epochs", "max_steps", "weight_decay", "max_grad_norm", "seed", "max_length", "too_long", "validation",
         )  # fmt: skip
         return {
             "model": self.model.to_dict(),
@@ -116,3 +118,7 @@ class SFTSettings:
             **{name: getattr(self, name) for name in names},
             "open": {"limits": asdict(self.open_options.limits), "allow_truncated": self.open_options.allow_truncated},
         }
+
+    def operation(self) -> dict[str, Any]:
+        """What decides only how fast, and in how much memory, the weights are made."""
+        return {**self.model.operation(), "workers": self.workers}

@@ -150,7 +150,7 @@ def cold_start(mini: Mini, prompts: PromptSet) -> None:
             prompts=prompts,
             learning_rate=form.sft_rate,
             batch_size=form.sft_batch,
-            accumulation=1,
+            gradient_accumulation_steps=1,
             warmup_ratio=0.1,
             schedule="cosine",
             epochs=form.sft_epochs,
@@ -180,7 +180,7 @@ def grpo_settings(mini: Mini, arm: Arm, prompts: PromptSet) -> GRPOSettings:
         conversation=ConversationSettings(sampling=replace(SAMPLING, max_new_tokens=form.max_new_tokens)),
         batch=BatchSettings(
             batch_size=trajectories // _MICRO_BATCHES,
-            accumulation_steps=_MICRO_BATCHES // 2,
+            gradient_accumulation_steps=_MICRO_BATCHES // 2,
             group_size=form.group_size,
             pictures=form.groups,
             iterations=1,
