@@ -417,12 +417,16 @@ def test_the_entropy_is_that_of_a_step_by_step_reference(tiny_vlm, photos):
     backend = TransformersBackend(tiny_vlm, device="cpu", max_pixels=28 * 28 * 4)
     tokenizer = load_processor(str(tiny_vlm)).tokenizer
     picture = open_picture(photos / "coffee.png")
-    text = '{"rating": 3.25}'
-    for request in (with_picture(picture, "Rate it.", Sampling()), text_only("Rate it.", Sampling())):
+    for text, request in (
+        ('{"rating": 3.25}', with_picture(picture, "Rate it.", Sampling())),
+        ('As of 2D: <answer>{"bbox_2d": [], "rating": 3.25}</answer>', text_only("Rate it.", Sampling())),
+    ):
         tokens = tokenizer.encode(text, add_special_tokens=False)
         expected = []
-        for place, token in enumerate(tokens):
-            if not any(letter.isdigit() for letter in tokenizer.decode([token])):
+        start = text.index("3.25")
+        for place in range(len(tokens)):
+            before, after = (len(tokenizer.decode(tokens[:end])) for end in (place, place + 1))
+            if not start <= before < after <= start + len("3.25"):
                 continue
             inputs = dict(backend.prepare(0, request).inputs)
             grown = torch.tensor([tokens[:place]], dtype=torch.long)
@@ -434,7 +438,7 @@ def test_the_entropy_is_that_of_a_step_by_step_reference(tiny_vlm, photos):
                 chances = backend.load()(**inputs).logits[0, -1].double().softmax(-1)
             expected.append(float(-(chances * chances.log()).sum()))
         assert number_entropy(backend, tokenizer, request, text) == pytest.approx(np.mean(expected), abs=1e-5)
-        assert len(expected) == 3
+        assert len(expected) == 4  # the point is a part of the number, the digits of a word are none
 
 
 def test_log_probabilities_need_a_local_model():

@@ -285,6 +285,35 @@ def test_special_tokens_of_pictures_are_never_drawn(model, labels, tmp_path):
     assert {tokenizer.convert_tokens_to_ids(name) for name in ("<|vision_start|>", "<|video_pad|>")} <= suppressed
 
 
+def test_every_process_reads_the_model_as_often_as_the_one_with_the_most_to_ask(model, labels, tmp_path):
+    """Replies without a rating have no thinking to be paid: another process may have more that have."""
+
+    def script(request):
+        return "no answer" if request.picture.info.path.endswith("0.png") else reply()
+
+    passes = []
+
+    def patch(made):
+        made._most = lambda count: count + 3
+        chances, read = made._thinking_chances, made._read
+
+        def counted(samples):
+            made._read = lambda *arguments: passes.append(arguments[1]) or read(*arguments)
+            found = chances(samples)
+            made._read = read
+            passes.append(sum(own is not None for own, _ in found))
+            return found
+
+        made._thinking_chances = counted
+
+    settings = tiny_settings(model, labels, tmp_path / "out", rollouts=1, rewards=RewardSettings(thinking=1.0))
+    settings = replace(settings, batch=replace(settings.batch, pictures=6))
+    carry_out(settings, script, patch=patch)
+    *batches, asked = passes
+    assert asked == 20
+    assert [int(batch.valid.sum()) for batch in batches] == [2] * 20 + [0] * 3
+
+
 @pytest.mark.parametrize("context", ["rewritten", "appended"])
 def test_everything_at_once(model, labels, tmp_path, context):
     """Tasks, thinking and the advantage rule; the exact KL, a reference, LoRA."""

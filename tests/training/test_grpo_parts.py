@@ -1,5 +1,6 @@
 """The rooms of GRPO that need no trainer: sizes, order, rows, rewards, loss, warnings, the command."""
 
+import contextlib
 import json
 import math
 from dataclasses import replace
@@ -17,6 +18,7 @@ from training.grpo.plan import BatchSettings, make_plan
 from training.grpo.rollout import Draw, SampledReply, sample_all, seed_of, talks_of
 from training.grpo.rows import MicroBatch, Row, make_batch, rows_of, silent
 from training.grpo.scoring import Outcome, RewardSettings, score
+from training.grpo.settings import EngineSettings, refuse_spread
 from training.grpo.thinking import probes
 from training.objectives.coverage import CoverageSettings
 from training.objectives.grpo import trajectory_tokens
@@ -633,6 +635,26 @@ def test_a_run_may_go_on_in_less_memory_but_not_as_another(tmp_path, part, chang
     assert (other.to_dict() != settings.to_dict()) == decides
     assert (other.operation() == settings.operation()) == decides
     assert {**settings.to_dict()[part], **settings.operation()}.keys() >= changes.keys()
+
+
+@pytest.mark.parametrize(
+    ("estimator", "engine", "spread", "message"),
+    [
+        ("exact", "vllm", {"zero3": True, "fsdp": False}, "shares out"),
+        ("k3", "transformers", {"zero3": False, "fsdp": True}, "equally often"),
+        ("k3", "transformers", {"zero3": True, "fsdp": False}, None),
+        ("exact", "vllm", {"zero3": False, "fsdp": True}, None),
+        ("exact", "transformers", {"zero3": False, "fsdp": False}, None),
+    ],
+)
+def test_what_cannot_be_done_with_weights_shared_out_is_refused(tmp_path, estimator, engine, spread, message):
+    settings = replace(
+        tiny_settings("model", tmp_path / "labels.json", tmp_path / "out"),
+        loss=LossSettings(coverage=CoverageSettings(estimator=estimator)),
+        engine=EngineSettings(engine),
+    )
+    with pytest.raises(OptionInvalid, match=message) if message else contextlib.nullcontext():
+        refuse_spread(settings, **spread)
 
 
 def test_a_row_knows_its_tokens():

@@ -12,9 +12,13 @@ from torch import Tensor
 
 from zoomiqa.types import Request
 
+from ..objectives.tokens import numeric_in_answer, token_pieces  # noqa: TID252 - in a wheel it is zoomiqa.training
+
 
 def number_entropy(backend: Any, tokenizer: Any, request: Request, text: str) -> float:
-    """Mean entropy (nats) of the tokens of `text` that hold a digit, of all tokens where none does.
+    """Mean entropy (nats) of the numeric tokens of the answer in `text`, of all tokens where there is none.
+
+    What is numeric is what `objectives.tokens` says; a reply without tags is all answer.
 
     Args:
         backend: A `TransformersBackend`; its model and its way to prepare a request are used.
@@ -31,7 +35,8 @@ def number_entropy(backend: Any, tokenizer: Any, request: Request, text: str) ->
         logits = model(**inputs, use_cache=False).logits[0, length - 1 : -1].float()
     chances = torch.log_softmax(logits, dim=-1)
     entropies = -(chances.exp() * chances).sum(-1)
-    is_number = [any(character.isdigit() for character in tokenizer.decode([token])) for token in reply]
+    piece = token_pieces(tokenizer)
+    is_number = numeric_in_answer([*([] if "<answer>" in text else ["<answer>"]), *map(piece, reply)])[-len(reply) :]
     chosen = entropies[torch.tensor(is_number, device=entropies.device)] if any(is_number) else entropies
     return float(chosen.mean())
 

@@ -200,6 +200,25 @@ class GRPOSettings:
         return {**self.model.operation(), **self.engine.operation()}
 
 
+def refuse_spread(settings: GRPOSettings, *, zero3: bool, fsdp: bool) -> None:
+    """See that a run whose weights are shared out over processes is one that can be carried out.
+
+    Raises:
+        OptionInvalid: it would stand still or read an empty weight.
+    """
+    coverage = settings.loss.coverage
+    if zero3 and coverage.weight > 0 and coverage.estimator == "exact":
+        raise OptionInvalid(
+            "the exact KL reads the output head, which ZeRO-3 shares out", coverage.estimator,
+            "use the estimator k3, or ZeRO-2",
+        )  # fmt: skip
+    if fsdp and settings.engine.engine == "transformers":
+        raise OptionInvalid(
+            "under FSDP all processes must read the model equally often, and conversations differ in length",
+            settings.engine.engine, "use the engine vllm, or DeepSpeed",
+        )  # fmt: skip
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

@@ -28,6 +28,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 from torch.utils.data import Sampler
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import use_adapter
@@ -49,7 +50,7 @@ from .reporting import Reporting
 from .rollout import Draw, Sample, sample_all, seed_of, talks_of
 from .rows import MicroBatch, Row, make_batch, rows_of, silent
 from .scoring import Outcome, score
-from .settings import GRPOSettings
+from .settings import GRPOSettings, refuse_spread
 from .thinking import probes
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class ConversationTrainer(Reporting, OwnFolder, GRPOTrainer):  # type: ignore[mi
         super().__init__(
             model=loaded.model, processing_class=loaded.processor.processor, reward_funcs=[_reward], **others
         )
+        refuse_spread(settings, zero3=is_deepspeed_zero3_enabled(), fsdp=bool(self.is_fsdp_enabled))
         self._backend: PolicyBackend | None = None
         self._colocated: ColocatedEngine | None = None
         if settings.loss.coverage.estimator == "exact" and settings.loss.coverage.weight > 0:
@@ -219,23 +221,34 @@ class ConversationTrainer(Reporting, OwnFolder, GRPOTrainer):  # type: ignore[mi
         found: list[tuple[float | None, float | None]] = [(None, None)] * len(samples)
         if not self.settings.rewards.thinking:
             return found
+        asked: dict[int, Sequence[Row]] = {}
         for place, sample in enumerate(samples):
             trajectory = sample.trajectory
             if trajectory is None or sample.error or trajectory.truth.rating is None or trajectory.rating is None:
                 continue
             rows = probes(sample.looks[-1], trajectory.truth.rating, self._loaded.processor.tokenizer)
             if rows is not None:
-                with torch.no_grad():
-                    batch = self._batch([(0, 0.0, rows)])
-                    log_probs, _, _ = self._read(self.model, batch)
+                asked[place] = rows
+        with torch.no_grad():
+            for place, rows in asked.items():
+                batch = self._batch([(0, 0.0, rows)])
+                log_probs, _, _ = self._read(self.model, batch)
                 own, empty = log_probs[batch.valid.to(log_probs.device)].exp().clamp(max=1).tolist()
                 found[place] = (own, empty)
+            # Where weights are shared out, nobody can read the model while another does not.
+            idle = self._batch([(-1, 0.0, [_spare_row([rows_of(sample.looks) for sample in samples])])])
+            for _ in range(self._most(len(asked)) - len(asked)):
+                self._read(self.model, idle)
         return found
+
+    def _most(self, count: int) -> int:
+        """The greatest of all processes' counts."""
+        return max(int(other) for other in self._gather(torch.tensor([count])))
 
     def _make_batches(self, samples: Sequence[Sample], advantages: Sequence[float]) -> list[MicroBatch]:
         """Whole trajectories dealt to micro-batches in an order that follows from seed and rollout."""
         rows = [rows_of(sample.looks) for sample in samples]
-        spare = silent(next(own[0] for own in rows if own))
+        spare = _spare_row(rows)
         generator = torch.Generator().manual_seed(seed_of(self.settings.seed, self.rollout_number, own_rank(), "deal"))
         order = torch.randperm(len(samples), generator=generator).tolist()
         size = self.plan.batch_size
@@ -352,6 +365,11 @@ class ConversationTrainer(Reporting, OwnFolder, GRPOTrainer):  # type: ignore[mi
 def _reward(**_: Any) -> list[float]:
     """TRL wants a function of rewards to be named; its place in the rollout is taken by `scoring`."""
     raise AssertionError("rewards are computed in _generate_and_score_completions")
+
+
+def _spare_row(rows: Sequence[Sequence[Row]]) -> Row:
+    """A row to read where there is nothing to learn: `sample_all` sees that some conversation came about."""
+    return silent(next(own[0] for own in rows if own))
 
 
 def _known(value: Any) -> Any:
