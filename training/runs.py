@@ -6,11 +6,12 @@ it and speaks. It must not know models, trainers or data, and needs no torch.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,14 @@ def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         raise RecordSettingsChanged(
             "the run was begun with other settings or data", shown, "use those, or another folder"
         )
+
+
+def files_digest(files: Iterable[Path]) -> str:
+    """SHA-256 over the SHA-256 of every file's content, in the order of their paths."""
+    whole = hashlib.sha256()
+    for file in sorted(files):
+        whole.update(hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -1,15 +1,20 @@
 """The recipes that made what the package ships, in short form."""
 
 import hashlib
+import importlib
 import json
 import subprocess
 import sys
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.shared import need
+from training.compact.agreement import by_subset
+from training.compact.files import command_line
 from zoomiqa.assessors.compact.features import extract_features, viewing_copy
 from zoomiqa.assessors.compact.rating import RatingModel
 from zoomiqa.imaging import open_picture
@@ -24,6 +29,78 @@ def test_the_shipped_weights_are_those_of_their_card():
     for run in card["cross_validation"]["runs"]:
         assert run["second"]["all"]["srcc"] > run["first"]["all"]["srcc"], "a second look must help"
         assert abs(run["mean_second_minus_first"]) < 0.02, "a crop must not look worse for being a crop"
+
+
+def recipe(name):
+    for package in ("torch", "lightgbm"):
+        pytest.importorskip(package)
+    return importlib.import_module(f"training.compact.{name}.command")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("signals", "{0}/none.json --image-root {0} --out {0}/x.npz"),
+        ("signals", "{0}/few.json --image-root {0} --out {0}/x.npz"),
+        ("rating", "all --annotations {0}/none.json --image-root {0} --photos {0} --work {0} --out {0}/x.onnx"),
+        ("restorer", "tone --photos {0} --rated {0} --run {0}/run --short"),
+        ("diagnosis", "tones --photos {0} --more {0} --out {0}/out"),
+        ("diagnosis", "tones --photos {0} --more {0} --out {0}/out --shorter"),
+    ],
+)
+def test_a_recipe_fails_in_one_line(name, words, tmp_path, capsys, monkeypatch):
+    (tmp_path / "few.json").write_text("[]")
+    Image.fromarray(np.full((140, 140, 3), 99, np.uint8)).save(tmp_path / "00.png")
+    for number in range(1, 4):
+        Image.fromarray(np.full((140, 140, 3), 50 * number, np.uint8)).save(tmp_path / f"{number:02}.png")
+    module = recipe(name)
+    if name == "rating":
+        monkeypatch.setattr(module, "load_backbone", lambda file: None)
+    try:
+        code = module.main(words.format(tmp_path).split())
+    except SystemExit as usage:
+        code = usage.code
+    told = capsys.readouterr()
+    assert code == 2
+    assert "OptionInvalid" in told.err or "did you mean --short?" in told.err
+    assert len(told.err.splitlines()) <= 2
+
+
+@pytest.mark.parametrize("name", ["signals", "rating", "restorer", "diagnosis"])
+def test_help_is_short_and_every_option_explained(name):
+    page = recipe(name).build_parser().format_help()
+    assert "RankIQA" not in page
+    assert len(page.splitlines()) < 60
+
+
+def test_scenes_stay_in_one_fold_of_the_regressor(monkeypatch):
+    from training.compact.signals import measure, table
+
+    count = 40
+    rows = {name: np.zeros((count, 1)) for name in table.FIELDS}
+    rows |= {"source": np.arange(count), "subset": np.array(["a", "b"] * (count // 2))}
+    whole = table.Table(**rows)
+    seen = []
+    monkeypatch.setattr(measure, "_held_out", lambda table, photos, fold, seed: seen.append(fold) or {})
+    monkeypatch.setattr(measure, "_figures", lambda *others: {})
+    scenes = np.arange(count)
+    scenes[0:12:2] = 0
+    report, _ = measure.cross_validate(whole, [0, 1], scenes)
+    assert report["scenes_kept_together"]
+    assert all(len(set(fold[0:12:2].tolist())) == 1 for fold in seen)
+    assert not measure.cross_validate(whole, [0])[0]["scenes_kept_together"]
+
+
+def test_one_subset_is_told_once_and_few_photos_not_at_all():
+    rating, subset = np.arange(10.0), np.array(["a"] * 10)
+    assert set(by_subset(rating, rating, subset)) == {"all"}
+    subset[6:] = "b"
+    assert by_subset(rating, rating[::-1], subset) == {name: {"srcc": -1.0, "plcc": -1.0} for name in ("all", "a")}
+
+
+def test_a_card_names_no_folder_of_the_machine():
+    told = command_line("training.compact.x", ["all", "--photos", "/home/me/my photos", "--seed", "3", "here"])
+    assert told == "python -m training.compact.x all --photos 'my photos' --seed 3 here"
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ import pytest
 
 from tests.shared import need
 from training.compact.diagnosis import command, exposure, tones
-from training.compact.diagnosis.photos import FIT, photos
 from training.compact.diagnosis.places import logistic
+from training.compact.photos import FIT, clean_photos
 from zoomiqa.assessors.compact.diagnosis import RULES
 from zoomiqa.assessors.compact.tones import LIMITED
 from zoomiqa.imaging.signals.exposure import FEATURES, features, stops_of
@@ -23,8 +23,9 @@ def test_the_shipped_arrays_are_those_of_their_card():
     assert set(card["files"]) == {"color_light.npz", "exposure.npz"}
     for name, entry in card["files"].items():
         assert hashlib.sha256((DATA / name).read_bytes()).hexdigest() == entry["sha256"]
-    unseen = card["figures"]["exposure_beyond_its_limit"]["photos"]
-    assert unseen["accused"] < 0.05
+    assert set(card["data"]) == {"photos", "more", "camera"}
+    in_sample = card["figures"]["exposure_beyond_its_limit"]["photos"]
+    assert in_sample["accused"] < 0.05
 
 
 def test_the_logistic_fit_finds_a_known_plane():
@@ -62,7 +63,7 @@ def test_exposure_can_be_fitted_and_read(tmp_path):
 
 @pytest.mark.shared
 def test_only_odd_photographs_are_fitted_on():
-    names = [path.name for path in photos(need("data/photos"), FIT)]
+    names = [path.name for path in clean_photos(need("data/photos"), FIT)]
     assert "01.png" in names
     assert "02.png" not in names
     assert len(names) == 112
@@ -95,3 +96,4 @@ def test_tones_can_be_fitted_and_read(tmp_path):
     card = json.loads((tmp_path / "tones.json").read_text("utf-8"))
     assert card["sha256"] == hashlib.sha256((tmp_path / "tones.npz").read_bytes()).hexdigest()
     assert set(card["beyond_the_limit"]) == {"measured alone", "both"}
+    assert card["made_by"].endswith("diagnosis tones --photos photos --more images --out " + tmp_path.name + " --short")

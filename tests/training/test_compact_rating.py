@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -11,15 +12,18 @@ torch = pytest.importorskip("torch", reason="the recipe needs PyTorch")
 
 from PIL import Image  # noqa: E402
 
-from training.compact.rating import corpus, losses  # noqa: E402
+from training.compact.photos import ODD, clean_photos  # noqa: E402
+from training.compact.rating import cache, card, command, corpus, losses  # noqa: E402
 from training.compact.rating.backbone import EPSILON, Backbone, Convolution, load_backbone  # noqa: E402
 from training.compact.rating.command import main  # noqa: E402
 from training.compact.rating.learning import Pictures, describe, fit_scale, fit_spread  # noqa: E402
 from training.compact.rating.network import ATTRIBUTES, CELL, DOUBTS, LOCAL, WHOLE, Heads, RatingNetwork  # noqa: E402
 from training.compact.rating.scenes import scenes_of  # noqa: E402
+from training.compact.scored import FOLDS, Scored, folds_of, read_scenes, read_scored, write_scenes  # noqa: E402
 from zoomiqa import assess, create_assessor  # noqa: E402
 from zoomiqa.assessors.compact import network as runtime  # noqa: E402
 from zoomiqa.assessors.compact.features import HANDMADE_COUNT, viewing_copy  # noqa: E402
+from zoomiqa.errors import OptionInvalid  # noqa: E402
 from zoomiqa.imaging.distortions import DISTORTIONS  # noqa: E402
 
 
@@ -112,11 +116,11 @@ def test_only_the_heads_are_trained(backbone_file):
 
 def test_folds_are_even_within_subsets_and_follow_the_seed():
     subsets = ["a"] * 50 + ["b"] * 23
-    fold = corpus.folds_of(subsets, 3)
-    assert np.array_equal(fold, corpus.folds_of(subsets, 3))
-    assert not np.array_equal(fold, corpus.folds_of(subsets, 4))
+    fold = folds_of(subsets, 3)
+    assert np.array_equal(fold, folds_of(subsets, 3))
+    assert not np.array_equal(fold, folds_of(subsets, 4))
     for part in (fold[:50], fold[50:]):
-        counts = np.bincount(part, minlength=corpus.FOLDS)
+        counts = np.bincount(part, minlength=FOLDS)
         assert counts.max() - counts.min() <= 1
 
 
@@ -124,9 +128,9 @@ def test_photos_of_one_scene_share_a_fold():
     subsets = ["a"] * 60
     scenes = np.arange(60)
     scenes[:9], scenes[20:24] = 0, 20
-    fold = corpus.folds_of(subsets, 0, scenes=scenes)
+    fold = folds_of(subsets, 0, scenes=scenes)
     assert len(set(fold[:9].tolist())) == len(set(fold[20:24].tolist())) == 1
-    assert np.bincount(fold, minlength=corpus.FOLDS).tolist() == [12] * 5
+    assert np.bincount(fold, minlength=FOLDS).tolist() == [12] * 5
 
 
 def test_pictures_alike_in_content_are_one_scene():
@@ -139,9 +143,9 @@ def test_pictures_alike_in_content_are_one_scene():
 
 
 def test_chains_use_fit_photos_only_and_get_worse(pictures):
-    scored = corpus.read_scored(pictures / "annotations.json", pictures)
+    scored = read_scored(pictures / "annotations.json", pictures)
     fit = np.arange(0, 12, 2)
-    clean = corpus.clean_photos(pictures, 1)
+    clean = clean_photos(pictures, ODD)
     assert [path.name for path in clean] == ["kodim0.png"]
     chains = corpus.plan_chains(scored, fit, clean * 30, 0, invented=0)
     assert chains == corpus.plan_chains(scored, fit, clean * 30, 0, invented=0)
@@ -155,6 +159,68 @@ def test_chains_use_fit_photos_only_and_get_worse(pictures):
         source, slight, strong = (picture.astype(int) for picture in corpus.render(replace(chain, box=None)))
         assert source.shape == (corpus.WINDOW, corpus.WINDOW, 3)
         assert np.abs(slight - source).mean() < np.abs(strong - source).mean()
+
+
+@pytest.fixture
+def scored(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(b"picture %d" % number)
+    return [Scored(tmp_path / f"{number}.png", 3.0, "s") for number in range(3)]
+
+
+def test_cached_looks_are_those_of_the_very_pictures(scored, tmp_path):
+    """What a photo shows decides them, not what it is called or how it was rated."""
+    known = cache.identity_of(scored, 0)
+    assert cache.identity_of([replace(photo, score=1.0) for photo in scored], 0) == known
+    assert cache.identity_of(scored, 1) != known
+    other = tmp_path / "other" / "0.png"
+    other.parent.mkdir()
+    other.write_bytes(b"another picture")
+    assert cache.identity_of([replace(scored[0], path=other), *scored[1:]], 0) != known
+
+
+@pytest.mark.parametrize(
+    ("changes", "looks_other"),
+    [
+        ({"share": (0.1, 0.05)}, False),
+        ({"source": 3}, False),
+        ({"source": -1}, True),
+        ({"box": (0.0, 0.0, 0.5, 0.5)}, True),
+        ({"is_view": True}, True),
+        ({"seed": 6}, True),
+        ({"operation": "haze"}, True),
+    ],
+)
+def test_what_a_chain_shows_and_what_is_learned_from_it_are_told_apart(scored, changes, looks_other):
+    chain = corpus.Chain(scored[0].path, 0, "jpeg", (1, 2), (0.9, 0.8), 5, None, False)
+    other = replace(chain, **changes)
+    assert (other.identity != chain.identity) == looks_other
+
+    def trained(chains, photos):
+        work = object.__new__(command._Work)
+        work.settings, work.scored, work.seed, work.chains = command.SHORT, photos, 0, chains
+        return work._identity()
+
+    assert trained([other], scored) != trained([chain], scored)
+    assert trained([chain], [replace(scored[0], score=1.0), *scored[1:]]) != trained([chain], scored)
+
+
+def test_scenes_are_known_by_what_files_hold(scored, tmp_path):
+    write_scenes(tmp_path / "scenes.json", scored, np.array([4, 7, 4]))
+    assert read_scenes(tmp_path / "scenes.json", scored[::-1][:2]).tolist() == [4, 7]
+    (tmp_path / "new.png").write_bytes(b"unknown")
+    for file, photos in (("scenes.json", [Scored(tmp_path / "new.png", 3.0, "s")]), ("none.json", scored)):
+        with pytest.raises(OptionInvalid, match="which scene"):
+            read_scenes(tmp_path / file, photos)
+
+
+@pytest.mark.parametrize(("invented", "told"), [(0, False), (6, True)])
+def test_the_card_tells_of_invented_detail_where_there_was_some(invented, told):
+    data_of = card.data_of({"photos": 3600, "invented": invented})
+    assert "3,600 photos" in data_of[0]
+    assert ("Real-ESRGAN" in " ".join(data_of)) == told
+    shipped = json.loads((resources.files("zoomiqa.assessors.compact") / "data" / "rating_network.json").read_text())
+    assert tuple(shipped["data"]) == card.data_of({"photos": shipped["photos"], "invented": 0})
 
 
 def test_masks_say_which_cells_were_changed():
@@ -226,11 +292,13 @@ def test_the_short_form_runs_every_part_and_goes_on_where_it_stopped(pictures, b
     assert main(["all", *arguments]) == 0
     printed = capsys.readouterr().out
     assert "exported network differs" in printed
-    card = json.loads(out.with_suffix(".json").read_text("utf-8"))
-    assert card["bytes"] == out.stat().st_size
-    assert card["photos"] == card["out_of_fold"]["photos"] == 10
-    assert 0 < card["validation"]["photos"] < 10
-    assert card["known_changes"]["photos"] == 1
+    made = json.loads(out.with_suffix(".json").read_text("utf-8"))
+    assert made["bytes"] == out.stat().st_size
+    assert made["photos"] == made["out_of_fold"]["photos"] == 10
+    assert 0 < made["validation"]["photos"] < 10
+    assert made["known_changes"]["photos"] == 1
+    assert made["invented"] == 0
+    assert made["made_by"].startswith("python -m training.compact.rating all --annotations annotations.json")
     judge = create_assessor("compact", network=out)
     assert judge.info.version != create_assessor("compact").info.version
     rated = assess(data.coffee(), judge)

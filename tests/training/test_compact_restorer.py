@@ -16,7 +16,7 @@ from restore_bridge.restorers.compact.condition import CHANNELS, DETAIL, first_g
 from restore_bridge.restorers.compact.tone import THUMBNAIL, apply_curve, quantiles_of
 from training.compact.restorer import cases, photos
 from training.compact.restorer.cases import KINDS, LARGEST, Damage
-from zoomiqa.errors import OptionInvalid
+from zoomiqa.errors import OptionInvalid, RecordSettingsChanged
 from zoomiqa.imaging.picture import picture_from_array
 from zoomiqa.vocabulary import REGIONS
 
@@ -200,6 +200,17 @@ def test_a_run_that_was_cut_off_goes_on(folder, tmp_path):
         assert torch.allclose(first, second, atol=1e-6)
 
 
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"steps": 9}, {"pool": replace(SMALL, cases=4)}, {"photos": 1}])
+def test_a_fit_does_not_go_on_from_another_one(folder, tmp_path, changes):
+    found = photos.load(photos.split(folder, "train"))
+    settings = fit_detail.FitSettings(steps=2, warm_up=1, pool=SMALL)
+    fit_detail.fit_detail(found, settings, tmp_path, report=lambda line: None, until=1)
+    other = found[:1] if "photos" in changes else found
+    settings = replace(settings, **{name: value for name, value in changes.items() if name != "photos"})
+    with pytest.raises(RecordSettingsChanged, match=next(iter(changes))):
+        fit_detail.fit_detail(other, settings, tmp_path, report=lambda line: None)
+
+
 def test_export_keeps_the_networks(tmp_path):
     import onnxruntime
 
@@ -238,6 +249,9 @@ def test_the_short_form_of_every_task(folder, tmp_path, capsys):
     assert card["settings"]["detail"]["steps"] == 2
     assert card["held_back"] == ["0.png", "1.png"]
     assert set(card["files"]) == {"detail.onnx", "tone.onnx"}
+    assert card["made_by"].startswith("python -m training.compact.restorer export --photos")
+    assert str(tmp_path) not in card["made_by"]
+    assert f"(tone:\n{photos.TONE_RATING})" in (out / "README.md").read_text()
     assert card["files"]["detail.onnx"]["sha256"] in (out / "README.md").read_text()
     picture = picture_from_array(noise_like(40, 50))
     result = load_restorer("compact", folder=out).restore(picture, split_text(None, "Noise and underexposure."))

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -88,6 +89,24 @@ def test_another_replication_in_the_folder_is_refused(replicated, labelled, caps
     words = ["--photos", labelled, "--labels", labelled / "labels.json", "--out", replicated, "--form", "short"]
     assert command.main([*map(str, words), "--device", "cpu"]) == 2
     assert "ZIQ-301" in capsys.readouterr().err
+
+
+def test_a_replication_is_of_these_labels_and_photos(labelled, tmp_path):
+    def identity(root):
+        return Mini(root, root / "labels.json", tmp_path / "out", FORMS["test"], ARMS).identity()
+
+    other = shutil.copytree(labelled, tmp_path / "other")
+    assert identity(other) == identity(labelled)
+    entries = json.loads((other / "labels.json").read_text())
+    photo = other / entries[0]["image"]
+    content = photo.read_bytes()
+    photo.write_bytes(content + b"x")
+    assert identity(other)["photos"] != identity(labelled)["photos"]
+    photo.write_bytes(content)
+    entries[0]["gt_score"] = 1.23
+    (other / "labels.json").write_text(json.dumps(entries))
+    assert identity(other)["labels"] != identity(labelled)["labels"]
+    assert identity(other)["photos"] == identity(labelled)["photos"]
 
 
 def test_the_split_is_fair_and_repeatable(labelled, tmp_path):

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import card, exposure, light, places, tones
-from .photos import FIT, more, opened, photos, unseen
+from zoomiqa.cli import common
+from zoomiqa.errors import ExtraMissing, OptionInvalid
 
+from ..files import command_line  # noqa: TID252 - in a wheel it is zoomiqa.training
+from ..photos import FIT, clean_photos  # noqa: TID252
+from . import card, exposure, light, places, tones
+from .pictures import camera, more, opened
+
+PROG = "diagnosis"
 LIGHT, EXPOSURE, TONES = "color_light.npz", "exposure.npz", "tones.npz"
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> common.Parser:
     """The command's grammar."""
-    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description="Fit the compact diagnosis.")
-    tasks = parser.add_subparsers(dest="task", required=True)
+    parser = common.Parser(prog=f"python -m {__package__}", description="Fit the compact diagnosis.")
+    tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True, parser_class=common.Parser)
     for name, what in (
         ("light", "train the networks for the colour of the light"),
         ("exposure", "train the networks for stops of light"),
@@ -33,33 +40,48 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one task."""
-    options = build_parser().parse_args(arguments)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one task; returns its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    options = build_parser().parse_args(words)
+    options.made_by = command_line(__package__, words)
+    return common.run(fit, options, PROG)
+
+
+def fit(options: argparse.Namespace) -> int:
+    """Do the task that is asked for.
+
+    Raises:
+        OptionInvalid: the folders hold no such pictures.
+    """
     few = 12 if options.short else None
-    clean, others = photos(options.photos, FIT)[:few], more(options.more, few)
+    clean, others = clean_photos(options.photos, FIT)[:few], more(options.more, few)
+    if not clean or not others:
+        raise OptionInvalid(
+            "there are no pictures to fit on", f"{len(clean)} photographs, {len(others)} others", "check the folders"
+        )
     if options.task == "places":
         places.report(clean, others)
-        return 0
+        return common.EXIT_OK
     options.out.mkdir(parents=True, exist_ok=True)
     if options.task == "card":
-        card.write(options.out, clean, others, unseen(options.more, few))
-        return 0
+        card.write(options.out, clean, others, camera(options.more, few), options.made_by)
+        return common.EXIT_OK
     if options.task == "tones":
         tones.fit(_torch(), (clean, others), options.out / TONES, is_short=options.short)
-        tones.write_card(options.out / TONES, clean, others)
-        return 0
-    fit, side, name = (
+        tones.write_card(options.out / TONES, clean, others, options.made_by)
+        return common.EXIT_OK
+    make, side, name = (
         (light.fit, light.SIDE_PX, LIGHT) if options.task == "light" else (exposure.fit, exposure.SIDE_PX, EXPOSURE)
     )
-    fit(_torch(), (opened(clean, side), opened(others, side)), options.out / name, is_short=options.short)
-    return 0
+    make(_torch(), (opened(clean, side), opened(others, side)), options.out / name, is_short=options.short)
+    return common.EXIT_OK
 
 
 def _torch() -> Any:
     try:
         import torch
     except ImportError as error:
-        raise SystemExit("training needs PyTorch: pip install torch") from error
+        raise ExtraMissing("training needs PyTorch", error.name, 'pip install "zoomiqa[train]"') from error
     torch.set_num_threads(1)
     return torch

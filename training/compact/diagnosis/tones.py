@@ -274,8 +274,8 @@ def _is_beyond(rule: Rule, found: Vector) -> bool:
     return rule.strength(float(_values(rule.name, found[None])[0])) > 0
 
 
-def write_card(out: Path, clean: list[Path], others: list[Path]) -> None:
-    """Measure the networks of `out` and write their card beside them."""
+def write_card(out: Path, clean: list[Path], others: list[Path], made_by: str) -> None:
+    """Measure the networks of `out`, which the command `made_by` wrote, and write their card beside them."""
     with np.load(out, allow_pickle=False) as archive:
         arrays = {name: archive[name].astype(np.float32) for name in archive.files}
     rating = resources.files(compact) / "data" / RATING_WEIGHTS
@@ -283,7 +283,7 @@ def write_card(out: Path, clean: list[Path], others: list[Path]) -> None:
         "file": out.name,
         "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
         "bytes": out.stat().st_size,
-        "made_by": "python -m training.compact.diagnosis tones",
+        "made_by": made_by,
         "reads": {RATING_WEIGHTS: hashlib.sha256(rating.read_bytes()).hexdigest()},
         "data": described(clean, others),
         "settings": {

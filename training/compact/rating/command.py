@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,18 +16,32 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from zoomiqa.cli import common
+from zoomiqa.errors import WeightsUnsuitable
+
+from ..files import command_line  # noqa: TID252 - in a wheel it is zoomiqa.training
+from ..photos import EVEN, ODD, clean_photos  # noqa: TID252
+from ..scored import FOLDS, folds_of, read_scenes, read_scored, write_scenes  # noqa: TID252
 from . import cache, card, corpus, export, learning, measure
 from .backbone import load_backbone
 from .network import RatingNetwork, Upper
 from .scenes import scenes_of
 
-WEIGHTS, REPORT = "upper.pt", "report.json"
+PROG = "rating"
+WEIGHTS, REPORT, SCENES = "upper.pt", "report.json", "scenes.json"
 SHORT = learning.Settings(pretraining_steps=2, epochs=2, batch=4, chains=3)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    arguments = _parser().parse_args(argv)
+    """Run the command; returns its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    arguments = build_parser().parse_args(words)
+    arguments.made_by = command_line(__package__, words)
+    return common.run(fit, arguments, PROG)
+
+
+def fit(arguments: argparse.Namespace) -> int:
+    """Do the steps that are asked for."""
     cache.quiet()
     settings = SHORT if arguments.short else learning.Settings()
     settings = replace(settings, seed=arguments.seed, epochs=arguments.epochs or settings.epochs)
@@ -36,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         started = time.monotonic()
         getattr(work, step)()
         print(f"{step}: {time.monotonic() - started:.0f} s", flush=True)
-    return 0
+    return common.EXIT_OK
 
 
 class _Work:
@@ -45,14 +60,16 @@ class _Work:
         self.out: Path = arguments.out
         self.settings, self.seed, self.folds = settings, int(arguments.seed), int(arguments.folds)
         self.backbone = load_backbone(arguments.backbone)
-        self.scored = corpus.read_scored(arguments.annotations, arguments.image_root, arguments.limit)
-        clean, unseen = (corpus.clean_photos(arguments.photos, half) for half in (1, 0))
+        self.scored = read_scored(arguments.annotations, arguments.image_root, arguments.limit)
+        clean, unseen = (clean_photos(arguments.photos, half) for half in (ODD, EVEN))
         if arguments.limit:
             clean = clean[: max(1, arguments.limit // 20)]
         self.unseen = unseen[:: max(1, len(unseen) // arguments.unseen)][: arguments.unseen]
         self.unseen_invented = int(arguments.unseen_invented)
+        self.made_by: str = arguments.made_by
         self.subsets = [photo.subset for photo in self.scored]
-        sources = np.flatnonzero(corpus.folds_of(self.subsets, self.seed) != 0)
+        # Folds without scenes: nothing was looked at yet, and a chain is trained on only where its source is.
+        sources = np.flatnonzero(folds_of(self.subsets, self.seed) != 0)
         self.chains = corpus.plan_chains(self.scored, sources, clean, self.seed, invented=arguments.invented)
 
     def prepare(self) -> dict[str, learning.Pictures]:
@@ -70,10 +87,12 @@ class _Work:
         )
         measured = {"views": both[:, 0], "crops": both[:, 1], "chains": of_links.reshape(-1, of_links.shape[2])}
         upper, maps = Upper(self.backbone), {"views": views, "crops": crops, "chains": links}
-        return {
+        pictures = {
             name: learning.Pictures(cache.cache_features(upper, maps[name], self.folder, name), measured[name])
             for name in maps
         }
+        write_scenes(self.folder / SCENES, self.scored, scenes_of(pictures["views"].features))
+        return pictures
 
     def train(self) -> None:
         """Train on all photos, then with each fold held back for spread and report; keep weights and report.
@@ -86,7 +105,8 @@ class _Work:
         learning.fit_scale(start.heads, pictures["views"], pictures["crops"])
         views, crops, links = (learning.describe(start.heads, pictures[name]) for name in ("views", "crops", "chains"))
         material = learning.Material(self.scored, views, crops, self.chains, links)
-        fold = corpus.folds_of(self.subsets, self.seed, corpus.FOLDS, scenes_of(pictures["views"].features))
+        scenes = read_scenes(self.folder / SCENES, self.scored)
+        fold = folds_of(self.subsets, self.seed, FOLDS, scenes)
 
         def fitted(name: str, rows: NDArray[np.int64]) -> Upper:
             upper, path = Upper(self.backbone), self.folder / f"{name}.{self._identity()}.pt"
@@ -104,7 +124,8 @@ class _Work:
             upper, rows = fitted(f"fold-{number}", np.flatnonzero(fold != number)), np.flatnonzero(fold == number)
             held[number] = measure.Held(rows, learning.look(upper, views, rows), learning.look(upper, crops, rows))
         report: dict[str, Any] = {"settings": learning.described(self.settings), "photos": len(self.scored)}
-        report |= {"chains": len(self.chains), "folds": self.folds}
+        made = [chain.operation for chain in self.chains]
+        report |= {"chains": len(made), "invented": made.count(corpus.INVENTION), "folds": self.folds}
         learning.fit_spread(final.heads, *measure.errors(held.values(), material.scores))
         parts = {"validation": [held[0]], "out_of_fold": list(held.values())}
         for name, part in parts.items():
@@ -115,7 +136,8 @@ class _Work:
 
     def _identity(self) -> str:
         known = [learning.described(self.settings), cache.identity_of(self.scored, self.seed)]
-        known.append([chain.identity for chain in self.chains])
+        known.append([(photo.score, photo.subset) for photo in self.scored])
+        known.append([(chain.identity, chain.source, chain.share) for chain in self.chains])
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:12]
 
     def export(self) -> None:
@@ -126,18 +148,23 @@ class _Work:
         worst = export.difference(network, self.out, self._some())
         print(f"exported network differs from the trained one by at most {worst:.4f}", flush=True)
         if worst > export.ALLOWED:
-            raise SystemExit("the exported network is not the trained one")
+            raise WeightsUnsuitable(
+                "the exported network is not the trained one", f"{worst:.4f}", f"up to {export.ALLOWED} is rounding"
+            )
         report = json.loads((self.folder / REPORT).read_text("utf-8"))
         report["known_changes"] = measure.known_changes(self.out, self.unseen, self.unseen_invented)
         print(json.dumps(report["known_changes"], indent=1), flush=True)
-        self.out.with_suffix(".json").write_text(card.card(self.out, report, worst), "utf-8")
+        self.out.with_suffix(".json").write_text(card.card(self.out, report, worst, self.made_by), "utf-8")
 
     def _some(self) -> list[corpus.PixelArray]:
         return [corpus.open_scored(photo.path) for photo in self.scored[:: max(1, len(self.scored) // 8)]]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.compact.rating", description=__doc__)
+def build_parser() -> common.Parser:
+    """The command's grammar."""
+    parser = common.Parser(
+        prog=f"python -m {__package__}", description="Train, export and describe the compact rating network."
+    )
     parser.add_argument("step", choices=("prepare", "train", "export", "all"))
     parser.add_argument("--annotations", type=Path, required=True, help="scores, as `zoomiqa.evaluation` reads them")
     parser.add_argument("--image-root", type=Path, required=True, help="folder that the annotations' paths start from")
@@ -150,9 +177,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--folds",
         type=int,
-        choices=range(1, corpus.FOLDS + 1),
-        default=corpus.FOLDS,
-        help=f"of {corpus.FOLDS} folds, how many are held back in turn before the last training (default: all)",
+        choices=range(1, FOLDS + 1),
+        default=FOLDS,
+        help=f"of {FOLDS} folds, how many are held back in turn before the last training (default: all)",
     )
     parser.add_argument("--invented", type=int, default=0, help="chains made by Real-ESRGAN, slow (default: none)")
     parser.add_argument("--unseen", type=int, default=48, help="photos for the report on known changes (default: 48)")

@@ -1,18 +1,16 @@
 """What the rating network learns from: human scores, and pictures that are known to be worse than their source.
 
-*Scored* photos come from an annotation file with the folder of its pictures; they are split into folds by a seed,
-stratified by subset, scenes kept together. *Chains* need no scores: a source and two versions of it, each worse than
-the one before, by a known operation - the distortions of `zoomiqa.imaging.distortions` (everywhere or in one box),
-unsharp masks of rising strength, or the invented detail of Real-ESRGAN after reduction to a quarter. Sources are scored
-photos and clean photographs; of the latter only those with an odd number in their folder, so that the even ones stay
-unseen for the measurements.
+*Scored* photos come from an annotation file (`training.compact.scored`). *Chains* need no scores: a source and two
+versions of it, each worse than the one before, by a known operation - the distortions of `zoomiqa.imaging.distortions`
+(everywhere or in one box), unsharp masks of rising strength, or the invented detail of Real-ESRGAN after reduction to a
+quarter. Sources are scored photos and clean photographs; of the latter only those with an odd number in their folder,
+so that the even ones stay unseen for the measurements.
 
 It must not know networks.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,8 @@ from zoomiqa.imaging import open_picture
 from zoomiqa.imaging.distortions import DISTORTIONS, distort
 from zoomiqa.types import BoxFraction
 
+from ..scored import Scored, picture_digest  # noqa: TID252 - in a wheel it is zoomiqa.training
+
 PixelArray = NDArray[np.uint8]
 
 SIDE = 512
@@ -38,7 +38,6 @@ WINDOW = 320
 CROP = 352
 """Of the part of a scored photo that is shown in full resolution: the second look's region, 45 % of the area."""
 
-FOLDS = 5
 LINKS = 3
 """Pictures of a chain: the source and two versions."""
 
@@ -73,15 +72,6 @@ AFFECTED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """One photo with its human score."""
-
-    path: Path
-    score: float
-    subset: str
-
-
-@dataclass(frozen=True, slots=True)
 class Chain:
     """A source and how its two worse versions are made."""
 
@@ -104,48 +94,8 @@ class Chain:
     @property
     def identity(self) -> list[Any]:
         """What its pictures depend on, for JSON."""
-        return [self.path.name, self.operation, self.levels, self.seed]
-
-
-def read_scored(annotations: Path, image_root: Path, limit: int = 0) -> list[Scored]:
-    """The scored photos of an annotation file; with `limit`, so many spread over the list."""
-    rows: list[dict[str, Any]] = json.loads(annotations.read_text("utf-8"))
-    if limit and limit < len(rows):
-        rows = [rows[i] for i in np.linspace(0, len(rows) - 1, limit).astype(int)]
-    return [Scored(image_root / row["image"], float(row["gt_score"]), str(row.get("subset", "all"))) for row in rows]
-
-
-def folds_of(
-    subsets: Sequence[str], seed: int, count: int = FOLDS, scenes: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
-    """Fold numbers, stratified by subset; photos of one scene share a fold.
-
-    Args:
-        subsets: Name of each photo's subset.
-        seed: Of the order in which scenes are dealt out, the largest first.
-        count: Number of folds.
-        scenes: Number of each photo's scene; each its own without them.
-    """
-    names, rng = np.array(subsets), np.random.default_rng(seed)
-    scene = np.arange(len(names)) if scenes is None else scenes
-    first, size = np.unique(scene, return_index=True, return_counts=True)[1:]
-    of_scene = {int(scene[at]): int(many) for at, many in zip(first, size, strict=True)}
-    fold = np.empty(len(names), np.int64)
-    for name in np.unique(names):
-        members = scene[np.sort(first[names[first] == name])]
-        order = sorted(rng.permutation(members).tolist(), key=lambda each: -of_scene[each])
-        filled = np.zeros(count, np.int64)
-        for each in order:
-            least = int(filled.argmin())
-            fold[scene == each] = least
-            filled[least] += of_scene[each]
-    return fold
-
-
-def clean_photos(folder: Path, half: int) -> list[Path]:
-    """The Kodak and BSDS photographs whose number in their folder is odd (1) or even (0)."""
-    sets = (sorted(folder.glob("Kodak24/*.png")), sorted(folder.glob("BSDS500/**/*.jpg")))
-    return [path for paths in sets for index, path in enumerate(paths, 1) if index % 2 == half]
+        of_scored = self.source >= 0
+        return [picture_digest(self.path), of_scored, self.operation, self.levels, self.seed, self.box, self.is_view]
 
 
 def plan_chains(

@@ -1,28 +1,20 @@
-"""From trained weights to the shipped ONNX file, and the check that both say the same. It must not train.
-
-Weights are stored in half precision and turned back into single precision when the model is opened, so that the file
-is half as large and every kernel of onnxruntime runs as usual.
-"""
+"""From trained weights to the shipped ONNX file, and the check that both say the same. It must not train."""
 
 from __future__ import annotations
 
-import io
-import warnings
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from zoomiqa.assessors.compact.features import HANDMADE_COUNT, measured_features
 from zoomiqa.assessors.compact.network import INPUTS, OUTPUTS
 from zoomiqa.assessors.compact.network import RatingNetwork as Runtime
 
+from ..files import write_halved  # noqa: TID252 - in a wheel it is zoomiqa.training
 from .network import RatingNetwork
 
-OPSET = 17
 ALLOWED = 0.02
 """Largest difference in rating points that half precision may make."""
 
@@ -32,42 +24,13 @@ STORED_AS_IS = 128
 
 def export(network: RatingNetwork, path: Path) -> None:
     """Write the network as one ONNX file."""
-    network.eval()
-    examples = (torch.zeros(1, 96, 128, 3, dtype=torch.uint8), torch.zeros(1, HANDMADE_COUNT))
-    axes = {"pixels": {0: "n", 1: "h", 2: "w"}, "measured": {0: "n"}}
-    axes |= {name: {0: "n"} for name in OUTPUTS} | {name: {0: "n", 1: "y", 2: "x"} for name in ("quality", "weight")}
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter of traced graphs speaks of its successor
-        torch.onnx.export(
-            network,
-            examples,
-            buffer,
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
-            dynamic_axes=axes,
-        )
-    model = onnx.load_from_string(buffer.getvalue())
-    halve(model)
-    onnx.checker.check_model(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString())
-
-
-def halve(model: onnx.ModelProto) -> None:
-    """Store the large single-precision weights in half precision, each followed by a cast."""
-    casts = []
-    for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < STORED_AS_IS:
-            continue
-        name = tensor.name
-        half = numpy_helper.to_array(tensor).astype(np.float16)
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
-        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
-    for cast in reversed(casts):
-        model.graph.node.insert(0, cast)
+    examples = {
+        "pixels": torch.zeros(1, 96, 128, 3, dtype=torch.uint8),
+        "measured": torch.zeros(1, HANDMADE_COUNT),
+    }
+    free = {"pixels": {0: "n", 1: "h", 2: "w"}, "measured": {0: "n"}}
+    free |= {name: {0: "n"} for name in OUTPUTS} | {name: {0: "n", 1: "y", 2: "x"} for name in ("quality", "weight")}
+    write_halved(path, network, {name: examples[name] for name in INPUTS}, OUTPUTS, free, smallest=STORED_AS_IS)
 
 
 def difference(network: RatingNetwork, path: Path, pictures: list[NDArray[np.uint8]]) -> float:

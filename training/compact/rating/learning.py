@@ -21,9 +21,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..scored import Scored  # noqa: TID252 - in a wheel it is zoomiqa.training
 from . import losses
 from .cache import Floats, Half
-from .corpus import AFFECTED, LINKS, Chain, Scored, mask_of
+from .corpus import AFFECTED, LINKS, Chain, mask_of
 from .network import CELL, HIDDEN_INSIDE, HIDDEN_WHOLE, LOCAL, WHOLE, Heads, Outcome, Upper
 
 REPORTED_EPOCHS = 8

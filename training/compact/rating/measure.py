@@ -19,6 +19,7 @@ from zoomiqa.assessors.compact.rating import Rating
 from zoomiqa.imaging import open_picture
 from zoomiqa.imaging.distortions import DISTORTIONS, distort
 
+from ..agreement import by_subset  # noqa: TID252 - in a wheel it is zoomiqa.training
 from . import corpus
 from .learning import Material
 from .network import Heads
@@ -28,19 +29,6 @@ AMOUNTS = (0.5, 1.0, 2.0, 3.5, 5.0)
 
 SIGMA = 1.5
 SEVERITIES = (1, 3, 5)
-
-
-def by_subset(rating: NDArray[np.floating], score: NDArray[np.floating], subset: NDArray[np.str_]) -> dict[str, Any]:
-    """Spearman and Pearson correlation over all and within each subset of more than five pictures."""
-    parts = {"all": np.ones(len(score), bool)} | {str(name): subset == name for name in np.unique(subset)}
-    return {
-        name: {
-            "srcc": round(float(spearmanr(rating[chosen], score[chosen]).statistic), 4),
-            "plcc": round(float(np.corrcoef(rating[chosen], score[chosen])[0, 1]), 4),
-        }
-        for name, chosen in parts.items()
-        if chosen.sum() > 5
-    }
 
 
 @dataclass(frozen=True, slots=True)

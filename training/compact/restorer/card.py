@@ -13,7 +13,7 @@ import numpy as np
 from zoomiqa import __version__
 from zoomiqa.files import atomic_write_text
 
-from .photos import CHOOSING, EVERY, HELD_BACK, LEAST_RATING, RATED_SHRINK, Photo, digest_of, split
+from .photos import CHOOSING, EVERY, HELD_BACK, LEAST_RATING, RATED_SHRINK, TONE_RATING, Photo, digest_of, split
 
 LICENCES = {
     "photos": "Kodak24 (free use) and BSDS500 (Berkeley, research use)",
@@ -30,7 +30,12 @@ LIMITS = (
 
 
 def write_card(
-    run: Path, out: Path, used: Mapping[str, Sequence[Photo]], folder: Path, rows: Sequence[Mapping[str, Any]]
+    run: Path,
+    out: Path,
+    used: Mapping[str, Sequence[Photo]],
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    made_by: str,
 ) -> None:
     """Write `card.json` and `README.md` beside the networks in `out`.
 
@@ -40,9 +45,11 @@ def write_card(
         used: The photographs that were trained on, by origin (keys of `LICENCES`).
         folder: Of the clean photographs, some of which were held back.
         rows: Of `benchmarks/guided_restoration.py`, over the photographs held back; none leaves the figures out.
+        made_by: The command.
     """
     card = {
         "version": __version__,
+        "made_by": made_by,
         "settings": {
             "detail": _flat(json.loads((run / "detail.json").read_text(encoding="utf-8"))),
             "tone": json.loads((run / "tone.json").read_text(encoding="utf-8")),
@@ -107,8 +114,8 @@ def page_of(card: Mapping[str, Any]) -> str:
 
 Two networks in ONNX with 16-bit weights, Apache-2.0. `detail.onnx` takes RGB and maps of what is named where, and gives
 RGB: noise, blur, motion blur, compression. Where nothing is named its output is its input. `tone.onnx` takes a
-thumbnail of a dark picture and gives the curve that brightens it. Made by `python -m training.compact.restorer` (tasks
-`detail`, `tone`, `export`); the words are read by the parser that reads users' words.
+thumbnail of a dark picture and gives the curve that brightens it. Written by `{card["made_by"]}` after the tasks
+`detail` and `tone`, whose settings stand below; the words are read by the parser that reads users' words.
 
 ## Data
 
@@ -119,7 +126,7 @@ thumbnail of a dark picture and gives the curve that brightens it. Made by `pyth
 Of the clean folder's photographs, sorted, every {EVERY}th from number {", ".join(map(str, HELD_BACK))} on was held
 back for the figures below ({len(card["held_back"])} photos), and from number {CHOOSING[0]} on for choices
 ({len(card["choosing"])}). Rated photographs are those of a mean rating of {LEAST_RATING} or better for detail (tone:
-3.9), reduced to {RATED_SHRINK:.3f} of their size. No photograph is in this package.
+{TONE_RATING}), reduced to {RATED_SHRINK:.3f} of their size. No photograph is in this package.
 
 ## Settings
 

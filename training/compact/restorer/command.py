@@ -11,20 +11,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .photos import RATED_SHRINK, Photo, load, rated, split
+from zoomiqa.cli import common
+
+from ..files import command_line  # noqa: TID252 - in a wheel it is zoomiqa.training
+from .photos import RATED_SHRINK, TONE_RATING, Photo, load, rated, split
+
+PROG = "restorer"
 
 SKIMAGE = ("astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png")
 """Photographs that come with scikit-image."""
 
-TONE_RATING = 3.9
 CLEAN_WEIGHT = 3
 """How often a photograph of the clean folder is drawn for one that is rated `TONE_RATING` or better."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> common.Parser:
     """The command's grammar."""
-    parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description="Train the guided compact restorer.")
-    tasks = parser.add_subparsers(dest="task", required=True)
+    parser = common.Parser(prog=f"python -m {__package__}", description="Train the guided compact restorer.")
+    tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True, parser_class=common.Parser)
     for name, what in (
         ("detail", "fit the detail network (about 100 minutes of one core with AMX; can be resumed)"),
         ("tone", "fit the tone network (about 8 minutes of one core)"),
@@ -69,10 +73,12 @@ def gather_tones(photos: Path, rated_folder: Path | None) -> list[Photo]:
     return found + (load(rated(rated_folder, TONE_RATING), 0.5) if rated_folder else [])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one task."""
-    options = build_parser().parse_args(arguments)
-    return {"detail": _detail, "tone": _tone, "export": _export}[options.task](options)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one task; returns its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    options = build_parser().parse_args(words)
+    options.made_by = command_line(__package__, words)
+    return common.run({"detail": _detail, "tone": _tone, "export": _export}[options.task], options, PROG)
 
 
 def _detail(options: argparse.Namespace) -> int:
@@ -92,7 +98,7 @@ def _detail(options: argparse.Namespace) -> int:
     )
     found = gather(options.photos, options.rated)
     fit_detail(found, settings, options.run, start=options.start, report=_say, until=options.until)
-    return 0
+    return common.EXIT_OK
 
 
 def _tone(options: argparse.Namespace) -> int:
@@ -104,7 +110,7 @@ def _tone(options: argparse.Namespace) -> int:
     settings = ToneSettings(steps=2) if options.short else ToneSettings()
     settings = replace(settings, seed=options.seed, steps=options.steps or settings.steps)
     save_tone(fit_tone(gather_tones(options.photos, options.rated), settings, report=_say), settings, options.run)
-    return 0
+    return common.EXIT_OK
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -116,8 +122,8 @@ def _export(options: argparse.Namespace) -> int:
     if options.rated:
         used["rated"] = load(rated(options.rated, TONE_RATING))
     rows = json.loads(options.figures.read_text(encoding="utf-8")) if options.figures else []
-    write_card(options.run, options.out, used, options.photos, rows)
-    return 0
+    write_card(options.run, options.out, used, options.photos, rows, options.made_by)
+    return common.EXIT_OK
 
 
 def _say(line: str) -> None:

@@ -22,9 +22,10 @@ from torch import Tensor
 from restore_bridge.restorers.compact.condition import FULL
 from zoomiqa.files import atomic_write_text
 
-from .export import read_weights
+from ...runs import refuse_changes  # noqa: TID252 - in a wheel it is zoomiqa.training
+from ..files import read_weights  # noqa: TID252
 from .network import DetailNet
-from .photos import Photo
+from .photos import Photo, digest_of
 from .pool import Pool, PoolSettings
 
 EPSILON = 1e-4
@@ -96,12 +97,20 @@ def fit_detail(
         until: The step to stop at, for a run that is to be gone on with later; the rate follows `settings.steps` all
             the same. `None` is the end.
         save_every, report_every: Steps from one state, and one report, to the next.
+
+    Raises:
+        RecordSettingsChanged: the folder holds the state of another fit.
     """
+    identity, told = {**asdict(settings), "photos": digest_of(photos)}, folder / "detail.json"
+    if told.exists():
+        # What a state does not tell of itself is taken to be alike.
+        known = {**identity, **json.loads(told.read_text("utf-8"))}
+        refuse_changes({name: known[name] for name in known if name != "step"}, identity)
     last = settings.steps if until is None else min(until, settings.steps)
     torch.manual_seed(settings.seed)
     net: DetailNet = DetailNet().to(memory_format=torch.channels_last)
     if start is not None:
-        read_weights(net, start)
+        read_weights(start, net)
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     weights = net.state_dict()
     average = {name: value.clone() for name, value in weights.items()}
@@ -140,7 +149,7 @@ def fit_detail(
             part = folder / "detail.part"
             torch.save(whole, part)
             part.replace(state_path)
-            atomic_write_text(folder / "detail.json", json.dumps({"step": done, **asdict(settings)}) + "\n")
+            atomic_write_text(told, json.dumps({"step": done, **identity}) + "\n")
     net.load_state_dict(average)
     net.eval()
     return net

@@ -7,7 +7,6 @@ reported, the tenth for those by which choices are made. Photographs of other fo
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zoomiqa.errors import OptionInvalid
+from zoomiqa.evaluation import load_annotations
 from zoomiqa.imaging import find_pictures, open_picture
 
 Pixels = NDArray[np.uint8]
@@ -25,6 +25,9 @@ HELD_BACK, CHOOSING = (0, 1), (9,)
 
 LEAST_RATING = 4.4
 """Mean rating, 1..5, from which a rated photograph counts as clean."""
+
+TONE_RATING = 3.9
+"""The same for the tone network, to which small flaws of detail do not count."""
 
 RATED_SHRINK = 0.625
 """Factor by which rated photographs are reduced, which hides what small flaws they have."""
@@ -55,9 +58,13 @@ def split(folder: Path, part: str) -> list[Path]:
 
 
 def rated(folder: Path, least: float = LEAST_RATING) -> list[Path]:
-    """Photographs of a set in this project's annotation format that are rated `least` or better."""
-    entries = json.loads((folder / "annotations.json").read_text(encoding="utf-8"))
-    return [folder / entry["image"] for entry in entries if entry["gt_score"] >= least]
+    """Photographs of a set in this project's annotation format that are rated `least` or better.
+
+    Raises:
+        OptionInvalid: the folder holds no such annotations.
+    """
+    known = load_annotations(folder / "annotations.json", folder)
+    return [annotation.path for annotation in known if annotation.gt_score >= least]
 
 
 def load(paths: Sequence[Path], shrink: float = 1.0) -> list[Photo]:

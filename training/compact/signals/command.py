@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from zoomiqa.cli import common
+from zoomiqa.errors import OptionInvalid, WeightsUnsuitable
+
+from ..files import command_line  # noqa: TID252 - in a wheel it is zoomiqa.training
+from ..scored import Scored, read_scenes, read_scored, spread_over  # noqa: TID252
 from . import export, table
 from .card import card
 from .changes import known_changes
@@ -19,6 +25,7 @@ from .looks import Books
 from .measure import LOOKS, cross_validate
 from .members import fit_members, fit_spread
 
+PROG = "signals"
 FEWEST_PHOTOS = 20
 COMPARED = 100
 """Rows whose rating by the weights file is compared with that by the fitted members."""
@@ -26,9 +33,9 @@ COMPARED = 100
 SUFFIXES = (".png", ".jpg")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> common.Parser:
     """The command's grammar."""
-    parser = argparse.ArgumentParser(
+    parser = common.Parser(
         prog=f"python -m {__package__}", description="Fit, cross-validate and export the compact rating."
     )
     parser.add_argument("annotations", type=Path, help="scores, as `zoomiqa.evaluation` reads them")
@@ -40,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--clean-limit", type=int, default=40, help="photos taken from each such folder (default: 40)")
     parser.add_argument("--jobs", type=int, default=2, help="processes that open pictures (default: 2)")
     parser.add_argument("--repeats", type=int, default=1, help="repeats of the folds (default: 1)")
+    parser.add_argument(
+        "--scenes", type=Path, metavar="FILE", help="scenes.json of `rating prepare`: photos of one scene share a fold"
+    )
     parser.add_argument("--copies", type=float, default=0.4, help="changed copies, as a share of the photos")
     parser.add_argument("--copy-weight", type=float, default=0.5, help="of a copy beside a photo's 1 (default: 0.5)")
     parser.add_argument("--cache", type=Path, help="keep the features here between runs (same data and code only)")
@@ -47,19 +57,34 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
-    options = build_parser().parse_args(argv)
+    """Run the command; returns its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    options = build_parser().parse_args(words)
+    options.made_by = command_line(__package__, words)
+    return common.run(fit, options, PROG)
+
+
+def fit(options: argparse.Namespace) -> int:
+    """Gather, fit, measure and write.
+
+    Raises:
+        OptionInvalid: there are too few photos to fit anything.
+    """
     cv2.setNumThreads(1)
     started = time.monotonic()
-    records = read_records(options.annotations, options.limit)
-    whole, books = _features(records, options)
-    copies = len(whole) - len(records)
-    print(f"features of {len(records)} photos and {copies} copies after {_since(started)}", flush=True)
+    scored = read_scored(options.annotations, options.image_root, options.limit)
+    if len(scored) < FEWEST_PHOTOS:
+        raise OptionInvalid("there are too few scored photos to fit anything", len(scored), f"give {FEWEST_PHOTOS}")
+    scenes = read_scenes(options.scenes, scored) if options.scenes else None
+    whole, books = _features(scored, options)
+    copies = len(whole) - len(scored)
+    print(f"features of {len(scored)} photos and {copies} copies after {_since(started)}", flush=True)
     rows = table.weighted(whole, options.copy_weight)
-    report, worst = _fit(rows, books, options)
+    report, worst = _fit(rows, books, scenes, options)
     settings = {
-        "photos": len(records),
-        "copies": len(rows) - len(records),
+        "made_by": options.made_by,
+        "photos": len(scored),
+        "copies": len(rows) - len(scored),
         "copy_weight": options.copy_weight,
         "seed": options.seed,
     }
@@ -70,45 +95,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     options.out.with_suffix(".json").write_text(card(options.out, settings, measured), encoding="utf-8")
     print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.2f} MB) after {_since(started)}", flush=True)
-    return 0
+    return common.EXIT_OK
 
 
-def read_records(annotations: Path, limit: int) -> list[dict[str, Any]]:
-    """The scored photos, or `limit` of them that are spread over the list.
-
-    Raises:
-        SystemExit: there are too few to fit anything.
-    """
-    records: list[dict[str, Any]] = json.loads(annotations.read_text(encoding="utf-8"))
-    if limit and limit < len(records):
-        records = [records[row] for row in _spread_over(len(records), limit)]
-    if len(records) < FEWEST_PHOTOS:
-        raise SystemExit(f"at least {FEWEST_PHOTOS} scored photos are needed")
-    return records
-
-
-def _features(records: list[dict[str, Any]], options: argparse.Namespace) -> tuple[table.Table, Books]:
+def _features(scored: Sequence[Scored], options: argparse.Namespace) -> tuple[table.Table, Books]:
     cache = options.cache.with_suffix(".npz") if options.cache else None
     if cache and cache.exists():
         return table.kept(cache)
-    found = table.gather(records, options.image_root, options.seed, options.copies, options.jobs)
+    found = table.gather(scored, options.seed, options.copies, options.jobs)
     if cache:
         table.keep(cache, *found)
     return found
 
 
-def _fit(rows: table.Table, books: Books, options: argparse.Namespace) -> tuple[dict[str, Any], float]:
+def _fit(
+    rows: table.Table, books: Books, scenes: table.Indices | None, options: argparse.Namespace
+) -> tuple[dict[str, Any], float]:
     """Cross-validate, then fit on all rows, write the file and compare it; the figures and the difference."""
-    report, held_out = cross_validate(rows, range(options.seed, options.seed + options.repeats))
+    report, held_out = cross_validate(rows, range(options.seed, options.seed + options.repeats), scenes)
     scores = rows.score[table.originals(rows)]
     first, second = (fit_spread(held_out[f"inputs_{look}"], np.abs(held_out[look] - scores)) for look in LOOKS)
     fitted = fit_members(rows, options.seed)
     export.export(options.out, fitted, (first, second), books)
-    some = rows.rows(_spread_over(len(rows), min(COMPARED, len(rows))))
+    some = rows.rows(spread_over(len(rows), min(COMPARED, len(rows))))
     worst = export.difference(options.out, fitted, some)
     print(f"exported predictor differs from the fitted members by at most {worst:.2e}", flush=True)
     if worst > export.ALLOWED:
-        raise SystemExit("the exported predictor is not the fitted one")
+        raise WeightsUnsuitable(
+            "the exported predictor is not the fitted one", f"{worst:.2e}", f"up to {export.ALLOWED} is rounding"
+        )
     return report, worst
 
 
@@ -124,10 +139,6 @@ def _known_changes(books: Books, options: argparse.Namespace) -> dict[str, Any]:
     found = known_changes(options.out, photos, books, options.jobs, cache)
     print(json.dumps(found, indent=1), flush=True)
     return found
-
-
-def _spread_over(length: int, count: int) -> table.Indices:
-    return np.linspace(0, length - 1, count).astype(np.intp)
 
 
 def _since(started: float) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
-from ..rating.corpus import FOLDS, folds_of  # noqa: TID252 - in a wheel it is zoomiqa.training
+from ..agreement import DIGITS, by_subset, correlation  # noqa: TID252 - in a wheel it is zoomiqa.training
+from ..scored import FOLDS, folds_of  # noqa: TID252
 from .looks import Floats
 from .members import fit_members, fit_spread, predict
 from .table import Indices, Table, originals
@@ -17,33 +17,16 @@ LOOKS = ("first", "second")
 RATINGS = (*LOOKS, "first_kernel", "second_kernel", "first_trees", "second_trees", "crop_kernel")
 """What is reported, as `predict` names it."""
 
-FEWEST = 6
-"""Photos of a subset that has figures of its own."""
 
-DIGITS = 4
-
-
-def correlation(rating: Floats, score: Floats) -> dict[str, float]:
-    """Spearman and Pearson correlation."""
-    return {
-        "srcc": round(float(spearmanr(rating, score).statistic), DIGITS),
-        "plcc": round(float(np.corrcoef(rating, score)[0, 1]), DIGITS),
-    }
-
-
-def by_subset(rating: Floats, table: Table) -> dict[str, dict[str, float]]:
-    """Correlations over the whole and, where there are several subsets, within each."""
-    found = {"all": correlation(rating, table.score)}
-    names = np.unique(table.subset)
-    for name in names if len(names) > 1 else ():
-        mine = table.subset == name
-        if mine.sum() >= FEWEST:
-            found[str(name)] = correlation(rating[mine], table.score[mine])
-    return found
-
-
-def cross_validate(table: Table, seeds: Iterable[int]) -> tuple[dict[str, Any], dict[str, Floats]]:
+def cross_validate(
+    table: Table, seeds: Iterable[int], scenes: Indices | None = None
+) -> tuple[dict[str, Any], dict[str, Floats]]:
     """Repeated folds, stratified by subset, over a whole table; each run's figures are printed.
+
+    Args:
+        table: Photos and changed copies.
+        seeds: Of the runs.
+        scenes: Number of each photo's scene, which stays in one fold; each its own without them.
 
     Returns:
         The figures, and the mean over the runs of what was predicted of each photo by members that had not seen it.
@@ -52,12 +35,14 @@ def cross_validate(table: Table, seeds: Iterable[int]) -> tuple[dict[str, Any], 
     sums: dict[str, Floats] = {}
     runs = []
     for seed in seeds:
-        fold = folds_of(list(photos.subset), seed, FOLDS)
+        fold = folds_of(list(photos.subset), seed, FOLDS, scenes)
         found = _held_out(table, photos, fold, seed)
         runs.append(_figures(photos, fold, found, seed))
         for name, values in found.items():
             sums[name] = sums.get(name, 0) + values
-    return {"folds": FOLDS, "runs": runs}, {name: values / len(runs) for name, values in sums.items()}
+    return {"folds": FOLDS, "scenes_kept_together": scenes is not None, "runs": runs}, {
+        name: values / len(runs) for name, values in sums.items()
+    }
 
 
 def _held_out(table: Table, photos: Table, fold: Indices, seed: int) -> dict[str, Floats]:
@@ -82,7 +67,7 @@ def _figures(photos: Table, fold: Indices, found: dict[str, Floats], seed: int) 
         "mean_second_minus_first": round(float((found["second"] - found["first"]).mean()), DIGITS),
     }
     for name in RATINGS:
-        run[name] = by_subset(found[name], photos)
+        run[name] = by_subset(found[name], photos.score, photos.subset)
         line = "  ".join(f"{part} {value['srcc']:.4f}/{value['plcc']:.4f}" for part, value in run[name].items())
         print(f"seed {seed} {name:14s} {line}", flush=True)
     run["mean_absolute_error"] = {look: round(float(error[look].mean()), DIGITS) for look in LOOKS}

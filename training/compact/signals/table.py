@@ -5,11 +5,10 @@ A copy's score follows from its photo's and from the share of quality that the c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from zoomiqa.assessors.compact.fisher import Codebook
 from zoomiqa.imaging import open_picture
 
+from ..scored import Scored  # noqa: TID252 - in a wheel it is zoomiqa.training
 from . import degrade
 from .looks import Books, Floats, Looks, both_looks, in_processes, some_patches
 
@@ -82,21 +82,18 @@ def weighted(table: Table, copy_weight: float) -> Table:
     return replace(table, weight=weight)
 
 
-def gather(
-    records: Sequence[Mapping[str, Any]], root: Path, seed: int, copies: float, processes: int
-) -> tuple[Table, Books]:
+def gather(scored: Sequence[Scored], seed: int, copies: float, processes: int) -> tuple[Table, Books]:
     """The features of all photos and of changed copies, each row of weight 1, and the codebooks learnt for them.
 
     Args:
-        records: `image` (a path below `root`), `gt_score` (1..5) and perhaps `subset` of each photo.
-        root: The folder of the photos.
+        scored: The photos.
         seed: Of what is drawn.
         copies: Changed copies, as a share of the photos.
         processes: How many work at once.
     """
     rng = np.random.default_rng(seed)
-    paths = [root / record["image"] for record in records]
-    scores = np.array([float(record["gt_score"]) for record in records])
+    paths = [photo.path for photo in scored]
+    scores = np.array([photo.score for photo in scored])
     books = learn_books(paths, rng, processes)
     chosen = rng.permutation(len(paths))[: int(copies * len(paths))]
     work: list[Change] = [(path, "", 0.0, 0) for path in paths]
@@ -111,7 +108,7 @@ def gather(
         score=FLOOR + (scores[source] - FLOOR) * share,
         weight=np.ones(len(found)),
         source=source,
-        subset=np.array([str(record.get("subset", "all")) for record in records])[source],
+        subset=np.array([photo.subset for photo in scored])[source],
     )
     return table, books
 

@@ -17,6 +17,7 @@ from typing import Any
 from zoomiqa import __version__
 from zoomiqa.cli import main as zoomiqa_command
 from zoomiqa.errors import BackendFailed, OutputFailed
+from zoomiqa.evaluation import load_annotations
 from zoomiqa.files import atomic_write_bytes
 from zoomiqa.protocol import ConversationSettings, PromptSet, load_prompts
 from zoomiqa.records import read_records
@@ -31,7 +32,7 @@ from ...grpo.settings import SAMPLING, EngineSettings, OptimizerSettings, Source
 from ...models import ModelSettings  # noqa: TID252
 from ...objectives.coverage import CoverageSettings  # noqa: TID252
 from ...resampling import Stages  # noqa: TID252
-from ...runs import SETTINGS, refuse_changes, say  # noqa: TID252
+from ...runs import SETTINGS, files_digest, refuse_changes, say  # noqa: TID252
 from ...sft import SFTSettings  # noqa: TID252
 from ...sft import train as train_sft  # noqa: TID252
 from ...synthesis.command import main as synthesis_command  # noqa: TID252
@@ -78,6 +79,8 @@ class Mini:
             "form": asdict(self.form),
             "seed": self.seed,
             "prompts": {"name": prompts.name, "hash": prompts.digest},
+            "labels": files_digest([self.labels]),
+            "photos": files_digest(known.path for known in load_annotations(self.labels, self.photos)),
         }
 
 

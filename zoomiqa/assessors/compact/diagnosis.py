@@ -94,7 +94,7 @@ RULES: dict[str, Rule] = {
         Rule("haze", Flaw.HAZE, "haze", 0.33, 0.62, 0.68, 0.75, False, False,
              "clean photographs reach 0.24; a veil of 18 % has 0.37 to 0.43"),
         Rule("cast", Flaw.COLOR_CAST, "cast", 30.0, 42.0, 52.0, 64.0, False, False,
-             "96 % of 400 photographs of BIQ2021's ss01 and ss02, and of 112 clean ones, none of them learned from"),
+             "96 % of 400 photographs of BIQ2021's ss01 and ss02, and 112 clean ones that the networks learned from"),
         Rule("dull", Flaw.DULL_COLOR, "saturation", 4.6, 3.4, 2.0, 0.9, False, False,
              "98 % of clean photographs have 5.3 or more"),
         Rule("garish", Flaw.OVERSATURATION, "gamut_clipped", 0.16, 0.21, 0.35, 0.60, False, False,
