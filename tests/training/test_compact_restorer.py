@@ -251,7 +251,7 @@ def test_the_short_form_of_every_task(folder, tmp_path, capsys):
     assert set(card["files"]) == {"detail.onnx", "tone.onnx"}
     assert card["made_by"].startswith("python -m training.compact.restorer export --photos")
     assert str(tmp_path) not in card["made_by"]
-    assert f"(tone:\n{photos.TONE_RATING})" in (out / "README.md").read_text()
+    assert f"mean rating of {photos.TONE_RATING} or better" in (out / "README.md").read_text()
     assert card["files"]["detail.onnx"]["sha256"] in (out / "README.md").read_text()
     picture = picture_from_array(noise_like(40, 50))
     result = load_restorer("compact", folder=out).restore(picture, split_text(None, "Noise and underexposure."))

@@ -13,7 +13,18 @@ import numpy as np
 from zoomiqa import __version__
 from zoomiqa.files import atomic_write_text
 
-from .photos import CHOOSING, EVERY, HELD_BACK, LEAST_RATING, RATED_SHRINK, TONE_RATING, Photo, digest_of, split
+from .photos import (
+    CHOOSING,
+    EVERY,
+    HELD_BACK,
+    LEAST_RATING,
+    RATED_SHRINK,
+    TONE_RATING,
+    TONE_SHRINK,
+    Photo,
+    digest_of,
+    split,
+)
 
 LICENCES = {
     "photos": "Kodak24 (free use) and BSDS500 (Berkeley, research use)",
@@ -125,8 +136,9 @@ thumbnail of a dark picture and gives the curve that brightens it. Written by `{
 
 Of the clean folder's photographs, sorted, every {EVERY}th from number {", ".join(map(str, HELD_BACK))} on was held
 back for the figures below ({len(card["held_back"])} photos), and from number {CHOOSING[0]} on for choices
-({len(card["choosing"])}). Rated photographs are those of a mean rating of {LEAST_RATING} or better for detail (tone:
-{TONE_RATING}), reduced to {RATED_SHRINK:.3f} of their size. No photograph is in this package.
+({len(card["choosing"])}). Rated photographs are those of a mean rating of {TONE_RATING} or better, reduced to
+{TONE_SHRINK:g} of their size, for tone; detail saw those of {LEAST_RATING} or better, reduced to {RATED_SHRINK:g}. No
+photograph is in this package.
 
 ## Settings
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from zoomiqa.cli import common
 
 from ..files import command_line  # noqa: TID252 - in a wheel it is zoomiqa.training
-from .photos import RATED_SHRINK, TONE_RATING, Photo, load, rated, split
+from .photos import RATED_SHRINK, TONE_RATING, TONE_SHRINK, Photo, load, rated, split
 
 PROG = "restorer"
 
@@ -70,7 +70,7 @@ def gather(photos: Path, rated_folder: Path | None) -> list[Photo]:
 def gather_tones(photos: Path, rated_folder: Path | None) -> list[Photo]:
     """Every photograph that tone is trained on; of rated ones many more, as small flaws of detail do not count."""
     found = load(split(photos, "train")) * CLEAN_WEIGHT
-    return found + (load(rated(rated_folder, TONE_RATING), 0.5) if rated_folder else [])
+    return found + (load(rated(rated_folder, TONE_RATING), TONE_SHRINK) if rated_folder else [])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -114,17 +114,17 @@ def fit_detail(
     optimiser = torch.optim.AdamW(net.parameters(), lr=settings.rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     weights = net.state_dict()
     average = {name: value.clone() for name, value in weights.items()}
-    start, state_path = 0, folder / "detail.pt"
+    first, state_path = 0, folder / "detail.pt"
     if state_path.exists():
         state = torch.load(state_path, weights_only=True)
         net.load_state_dict(state["net"])
         optimiser.load_state_dict(state["optimiser"])
-        average, start = state["average"], state["step"]
-        report(f"going on from step {start}")
+        average, first = state["average"], state["step"]
+        report(f"going on from step {first}")
     folder.mkdir(parents=True, exist_ok=True)
-    pool = Pool(photos, settings.pool, settings.seed, start)
+    pool = Pool(photos, settings.pool, settings.seed, first)
     gains, began = [], time.monotonic()
-    for step in range(start, last):
+    for step in range(first, last):
         for group in optimiser.param_groups:
             group["lr"] = settings.rate_at(step)
         given, guess, condition, wanted = pool.draw(step)
@@ -141,7 +141,7 @@ def fit_detail(
         gains.append(gain.item())
         done = step + 1
         if done % report_every == 0 or done == last:
-            pace = (time.monotonic() - began) / (done - start)
+            pace = (time.monotonic() - began) / (done - first)
             report(f"step {done}: gain {np.mean(gains):.3f} dB, {pace:.3f} s a step")
             gains.clear()
         if done % save_every == 0 or done == last:

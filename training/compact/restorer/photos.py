@@ -29,8 +29,8 @@ LEAST_RATING = 4.4
 TONE_RATING = 3.9
 """The same for the tone network, to which small flaws of detail do not count."""
 
-RATED_SHRINK = 0.625
-"""Factor by which rated photographs are reduced, which hides what small flaws they have."""
+RATED_SHRINK, TONE_SHRINK = 0.625, 0.5
+"""Factors by which rated photographs are reduced, which hides what small flaws they have."""
 
 LEAST_SIDE = 128
 
