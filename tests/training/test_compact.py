@@ -17,6 +17,7 @@ from training.compact.agreement import by_subset
 from training.compact.files import command_line
 from zoomiqa.assessors.compact.features import extract_features, viewing_copy
 from zoomiqa.assessors.compact.rating import RatingModel
+from zoomiqa.errors import OptionInvalid
 from zoomiqa.imaging import open_picture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +65,31 @@ def test_a_recipe_fails_in_one_line(name, words, tmp_path, capsys, monkeypatch):
     assert code == 2
     assert "OptionInvalid" in told.err or "did you mean --short?" in told.err
     assert len(told.err.splitlines()) <= 2
+
+
+def test_cached_features_are_of_these_photos_and_settings(tmp_path, capsys, monkeypatch):
+    module = recipe("signals")
+
+    def stop(*others):
+        raise OptionInvalid("features are made")
+
+    monkeypatch.setattr(module.table, "gather", stop)
+    rows = [{"image": f"{number}.png", "gt_score": 3.0} for number in range(20)]
+    for number in range(20):
+        (tmp_path / f"{number}.png").write_bytes(b"%d" % number)
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps(rows))
+    words = f"{labels} --image-root {tmp_path} --out {tmp_path}/x.npz --cache {tmp_path}/cache".split()
+
+    def told(*more):
+        assert module.main([*words, *more]) == 2
+        return capsys.readouterr().err
+
+    assert "features are made" in told()
+    assert "features are made" in told("--repeats", "2")
+    assert "ZIQ-301" in told("--seed", "1")
+    labels.write_text(json.dumps([{**rows[0], "gt_score": 1.0}, *rows[1:]]))
+    assert "scored:" in told()
 
 
 @pytest.mark.parametrize("name", ["signals", "rating", "restorer", "diagnosis"])

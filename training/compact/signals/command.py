@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -16,7 +17,8 @@ import numpy as np
 from zoomiqa.cli import common
 from zoomiqa.errors import OptionInvalid, WeightsUnsuitable
 
-from ..files import command_line  # noqa: TID252 - in a wheel it is zoomiqa.training
+from ...runs import claim, files_digest  # noqa: TID252 - in a wheel it is zoomiqa.training
+from ..files import command_line  # noqa: TID252
 from ..scored import Scored, read_scenes, read_scored, spread_over  # noqa: TID252
 from . import export, table
 from .card import card
@@ -31,6 +33,8 @@ COMPARED = 100
 """Rows whose rating by the weights file is compared with that by the fitted members."""
 
 SUFFIXES = (".png", ".jpg")
+TABLE, ORDER = "table.npz", "order.npz"
+"""In the cache: features of scored photos and of their copies; of clean photographs."""
 
 
 def build_parser() -> common.Parser:
@@ -52,7 +56,9 @@ def build_parser() -> common.Parser:
     )
     parser.add_argument("--copies", type=float, default=0.4, help="changed copies, as a share of the photos")
     parser.add_argument("--copy-weight", type=float, default=0.5, help="of a copy beside a photo's 1 (default: 0.5)")
-    parser.add_argument("--cache", type=Path, help="keep the features here between runs (same data and code only)")
+    parser.add_argument(
+        "--cache", type=Path, help="folder that keeps the features between runs (of the same code only)"
+    )
     return parser
 
 
@@ -69,6 +75,7 @@ def fit(options: argparse.Namespace) -> int:
 
     Raises:
         OptionInvalid: there are too few photos to fit anything.
+        RecordSettingsChanged: the cache is of other photos or settings.
     """
     cv2.setNumThreads(1)
     started = time.monotonic()
@@ -76,6 +83,9 @@ def fit(options: argparse.Namespace) -> int:
     if len(scored) < FEWEST_PHOTOS:
         raise OptionInvalid("there are too few scored photos to fit anything", len(scored), f"give {FEWEST_PHOTOS}")
     scenes = read_scenes(options.scenes, scored) if options.scenes else None
+    clean = _clean_photos(options)
+    if options.cache:
+        claim(options.cache, _identity(scored, clean, options), resume=True, overwrite=False)
     whole, books = _features(scored, options)
     copies = len(whole) - len(scored)
     print(f"features of {len(scored)} photos and {copies} copies after {_since(started)}", flush=True)
@@ -91,15 +101,26 @@ def fit(options: argparse.Namespace) -> int:
     measured = {
         "cross_validation": report,
         "export_difference": worst,
-        "known_changes": _known_changes(books, options),
+        "known_changes": _known_changes(books, clean, options),
     }
     options.out.with_suffix(".json").write_text(card(options.out, settings, measured), encoding="utf-8")
     print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.2f} MB) after {_since(started)}", flush=True)
     return common.EXIT_OK
 
 
+def _identity(scored: Sequence[Scored], clean: Sequence[Path], options: argparse.Namespace) -> dict[str, Any]:
+    """What the cached features depend on."""
+    known = repr([(photo.digest, photo.score, photo.subset) for photo in scored])
+    return {
+        "scored": hashlib.sha256(known.encode()).hexdigest(),
+        "clean_photos": files_digest(clean),
+        "seed": options.seed,
+        "copies": options.copies,
+    }
+
+
 def _features(scored: Sequence[Scored], options: argparse.Namespace) -> tuple[table.Table, Books]:
-    cache = options.cache.with_suffix(".npz") if options.cache else None
+    cache = options.cache / TABLE if options.cache else None
     if cache and cache.exists():
         return table.kept(cache)
     found = table.gather(scored, options.seed, options.copies, options.jobs)
@@ -127,16 +148,18 @@ def _fit(
     return report, worst
 
 
-def _known_changes(books: Books, options: argparse.Namespace) -> dict[str, Any]:
-    photos = [
+def _clean_photos(options: argparse.Namespace) -> list[Path]:
+    return [
         path
         for folder in options.clean_photos
         for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)[: options.clean_limit]
     ]
+
+
+def _known_changes(books: Books, photos: Sequence[Path], options: argparse.Namespace) -> dict[str, Any]:
     if not photos:
         return {}
-    cache = options.cache.with_name(f"{options.cache.stem}_order.npz") if options.cache else None
-    found = known_changes(options.out, photos, books, options.jobs, cache)
+    found = known_changes(options.out, photos, books, options.jobs, options.cache / ORDER if options.cache else None)
     print(json.dumps(found, indent=1), flush=True)
     return found
 
