@@ -28,7 +28,7 @@ from zoomiqa.assessors import Assessor
 from zoomiqa.errors import OptionInvalid, ZoomIQAError
 from zoomiqa.imaging import Picture
 from zoomiqa.limits import LOCAL, Limits
-from zoomiqa.types import Assessment
+from zoomiqa.types import Assessment, Note
 
 SCHEMA_VERSION = "1.0"
 """Of the record of one restoration."""
@@ -110,6 +110,9 @@ class Subject:
     reference: Picture | None = None
     """The pristine picture, where there is one."""
 
+    notes: tuple[Note, ...] = ()
+    """On the subject; they go into every record of it."""
+
 
 class Ablation:
     """Restores pictures in all arms.
@@ -154,14 +157,16 @@ class Ablation:
             return (tuple(ARMS.values()),)
         return tuple(tuple(arm for arm in ARMS.values() if arm.has_generic == generic) for generic in (False, True))
 
-    def subject(self, picture: Picture, before: Assessment, reference: Picture | None = None) -> Subject:
+    def subject(
+        self, picture: Picture, before: Assessment, reference: Picture | None = None, notes: tuple[Note, ...] = ()
+    ) -> Subject:
         """What all restorations of `picture` share.
 
         Raises:
             ZoomIQAError: the pre-pass failed.
         """
         guidance = split_guidance(before, prompt=self.settings.prompt, negative=self.settings.negative)
-        return Subject(picture, self.bridge.prepass.clean(picture), before, guidance, reference)
+        return Subject(picture, self.bridge.prepass.clean(picture), before, guidance, reference, notes)
 
     def prompts(self, arm: Arm, guidance: Guidance) -> Prompts:
         """The text that `arm` gives the restorer; where it has suffixes of its own, it adds them itself."""
@@ -188,6 +193,7 @@ class Ablation:
             min_consistency=self.settings.min_consistency,
             max_change=self.settings.max_change,
         )
+        judged = replace(judged, notes=(*subject.notes, *judged.notes))
         result = judged.picture or subject.picture
         scores: list[dict[str, Any]] = []
         error = judged.error

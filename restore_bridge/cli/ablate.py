@@ -89,17 +89,18 @@ def add_parser(commands: Any) -> None:
 
 def ablate(arguments: argparse.Namespace) -> int:
     from restore_bridge.ablation import ARMS, summarise
-    from restore_bridge.cli.names import make_folder, output_names, references
+    from restore_bridge.cli.names import PICTURES, find_inputs, find_references, make_folder, output_names
     from zoomiqa.batch import file_digest
     from zoomiqa.files import atomic_write_text
     from zoomiqa.records import RecordFile
 
     ablation = _ablation(arguments)
-    paths = common.find_inputs(arguments.paths)
-    inputs = [*paths, *references(paths, arguments.reference)]
     folder = arguments.out
+    paths = find_inputs(arguments.paths, folder)
+    references = find_references(paths, arguments.paths, arguments.reference)
+    inputs = [*paths, *references.values()]
     for name in ARMS:
-        make_folder(folder / "pictures" / name)
+        make_folder(folder / PICTURES / name)
     names = output_names(paths, "png")
     digests = {path: file_digest(path) for path in paths}
     settings = {
@@ -123,14 +124,14 @@ def ablate(arguments: argparse.Namespace) -> int:
         ) as records,
         common.Progress(arguments.progress, len(units), "restorations") as progress,
     ):
-        subjects = _Subjects(ablation, arguments)
+        subjects = _Subjects(ablation, references, allow_truncated=arguments.allow_truncated)
         wanted = []
         for path, arm, trial in units:
             key = (str(path), digests[path], arm.name, trial.seed, trial.strength)
             wanted.append(key)
             done = records.done.get(key)
             if done is None:
-                target = folder / "pictures" / arm.name / f"{Path(names[path]).stem}-{_mark(trial)}.png"
+                target = folder / PICTURES / arm.name / f"{Path(names[path]).stem}-{_mark(trial)}.png"
                 done = _restore_one(ablation, subjects, path, digests[path], arm, trial, target, inputs)
                 records.write(done)
             progress.step(f"{path} ({arm.name}, {_mark(trial)})", done["error"])
@@ -188,8 +189,8 @@ def _mark(trial: Trial) -> str:
 class _Subjects:
     """Opened and assessed pictures: the last one, and the assessments of all, as arms come in groups."""
 
-    def __init__(self, ablation: Ablation, arguments: argparse.Namespace) -> None:
-        self._ablation, self._arguments = ablation, arguments
+    def __init__(self, ablation: Ablation, references: Mapping[Path, Path], *, allow_truncated: bool) -> None:
+        self._ablation, self._references, self._allow_truncated = ablation, references, allow_truncated
         self._assessments: dict[Path, Assessment] = {}
         self._last: tuple[Path, Subject] | None = None
 
@@ -199,21 +200,17 @@ class _Subjects:
         Raises:
             ZoomIQAError: it cannot be opened, or its pre-pass failed.
         """
-        from restore_bridge.cli.names import reference_for
+        from restore_bridge.cli.names import open_reference
         from zoomiqa.imaging import open_picture
 
         if self._last is not None and self._last[0] == path:
             return self._last[1]
-        open_one = partial(
-            open_picture, limits=self._ablation.bridge.limits, allow_truncated=self._arguments.allow_truncated
-        )
+        open_one = partial(open_picture, limits=self._ablation.bridge.limits, allow_truncated=self._allow_truncated)
         picture = open_one(path)
         if path not in self._assessments:
             self._assessments[path] = next(iter(self._ablation.bridge.assessor.assess([picture])))
-        folder = self._arguments.reference
-        pristine = None if folder is None else reference_for(path, folder)
-        reference = None if pristine is None else open_one(pristine)
-        subject = self._ablation.subject(picture, self._assessments[path], reference)
+        reference, notes = open_reference(self._references.get(path), open_one)
+        subject = self._ablation.subject(picture, self._assessments[path], reference, notes)
         self._last = (path, subject)
         return subject
 

@@ -14,7 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restore_bridge.cli.names import make_folder, output_names, reference_for, references, taken_names
+from restore_bridge.cli.names import (
+    PICTURES,
+    check_references,
+    find_references,
+    make_folder,
+    open_reference,
+    output_names,
+    taken_names,
+)
 from restore_bridge.cli.report import report_from_records
 from restore_bridge.cli.restoration import bridge_from
 from zoomiqa.cli import common
@@ -75,21 +83,23 @@ class OutputFolder:
 
     Args:
         arguments: The parsed options of `run` or `watch`.
+        words: The files, folders and patterns that are restored.
 
     Raises:
         ZoomIQAError: an option cannot be used; nothing is written then.
     """
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
+    def __init__(self, arguments: argparse.Namespace, words: Sequence[str]) -> None:
         from restore_bridge.prepass import describe_prepass
 
-        self._arguments = arguments
+        self._arguments, self._words = arguments, words
         self._engine = engine_from(arguments)
         limits = limits_from(arguments)
         self._bridge = bridge_from(arguments, limits)
+        check_references(arguments.reference)
         # Unusable weights stop here, before anything is written.
         self._model = describe_prepass(self._bridge.prepass).get("weights")
-        self.path = make_folder(arguments.out / "pictures").parent
+        self.path = make_folder(arguments.out / PICTURES).parent
         self._settings = {
             **self._bridge.settings.to_dict(),
             "prepass_model": self._model,
@@ -112,7 +122,8 @@ class OutputFolder:
         from zoomiqa.scale import on_ray
 
         arguments, bridge = self._arguments, self._bridge
-        inputs = [*paths, *references(paths, arguments.reference)]
+        references = find_references(paths, self._words, arguments.reference)
+        inputs = [*paths, *references.values()]
         with (
             RecordFile(
                 self.path / "records.jsonl", self._settings, resume=not overwrite, overwrite=overwrite
@@ -128,7 +139,7 @@ class OutputFolder:
                     if done is not None:
                         progress.step(str(path), done.get("error"))
                     else:
-                        yield _Item(path, digest, self.path / "pictures" / names[path])
+                        yield _Item(path, digest, self.path / PICTURES / names[path], references.get(path))
 
             def lost(item: _Item) -> dict[str, Any]:
                 dead = BackendFailed(
@@ -168,6 +179,9 @@ class _Item:
     target: Path
     """Where the kept picture goes; it may get another ending."""
 
+    reference: Path | None
+    """The pristine picture."""
+
 
 def _restore_one(
     bridge: RestoreBridge, inputs: Sequence[Path], arguments: argparse.Namespace, item: _Item
@@ -178,7 +192,7 @@ def _restore_one(
 
     try:
         picture = open_picture(item.path, limits=bridge.limits, allow_truncated=arguments.allow_truncated)
-        return _save(bridge.run(picture), picture, item.path, item.target, inputs, arguments)
+        return _save(bridge.run(picture), picture, item, inputs, arguments)
     except ZoomIQAError as error:
         return _failure(item.path, item.digest, error)
 
@@ -202,12 +216,7 @@ def _is_for_processors(bridge: RestoreBridge, prepass_weights: object) -> bool:
 
 
 def _save(
-    result: BridgeResult,
-    picture: Picture,
-    path: Path,
-    target: Path,
-    inputs: Sequence[Path],
-    arguments: argparse.Namespace,
+    result: BridgeResult, picture: Picture, item: _Item, inputs: Sequence[Path], arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Write the kept picture and its sidecar; returns the record. No target may be one of `inputs`."""
     from restore_bridge.comparison import compare
@@ -216,13 +225,13 @@ def _save(
     from zoomiqa.imaging import open_picture, save_picture
     from zoomiqa.sidecars import write_sidecar
 
-    limits = limits_from(arguments)
+    limits, target = limits_from(arguments), item.target
     # What is kept is kept to the byte, but its bytes may hold what the limits forbid to pass on.
     is_copy = result.kept != "restored" and not limits.strips
     if is_copy:
-        target = target.with_suffix(path.suffix)
+        target = target.with_suffix(item.path.suffix)
         refuse_inputs([target], inputs)
-        atomic_write_bytes(target, _bytes_of(path))
+        atomic_write_bytes(target, _bytes_of(item.path))
     else:
         save_picture(
             result.picture,
@@ -232,16 +241,17 @@ def _save(
             protected=inputs,
             limits=limits,
         )
-    pristine = None if arguments.reference is None else reference_for(path, arguments.reference)
-    reference = None if pristine is None else open_picture(pristine, limits=limits)
+    reference, notes = open_reference(item.reference, partial(open_picture, limits=limits))
     after = result.picture if result.kept == "restored" else picture
     rated = result.after if result.kept == "restored" and result.after else result.before
     scores = compare(picture, after, reference=reference, assessments=(result.before, rated))
     if (arguments.xmp or arguments.xmp_rating) and rated.rating is not None:
         write_sidecar(rated, target, stars=arguments.xmp_rating)
+    told = result.to_dict()
     record = {
-        **result.to_dict(),
-        "output": {"path": f"pictures/{target.name}", "sha256": file_digest(target), "size": list(after.size)},
+        **told,
+        "notes": [*told["notes"], *(note.to_dict() for note in notes)],
+        "output": {"path": f"{PICTURES}/{target.name}", "sha256": file_digest(target), "size": list(after.size)},
         "scores": [row.to_dict() for row in scores],
     }
     sidecar = target.with_name(target.name + ".zoomiqa.json")

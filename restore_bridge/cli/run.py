@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from restore_bridge.cli.folder import OutputFolder, add_output_options
+from restore_bridge.cli.names import find_inputs
 from restore_bridge.cli.restoration import add_restoration_options, bridge_from
 from zoomiqa.cli import common
 from zoomiqa.cli.engine import add_engine_options
@@ -55,8 +56,9 @@ def _add_paths(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    folder = OutputFolder(arguments)
-    progress = folder.add(common.find_inputs(arguments.paths), overwrite=arguments.overwrite)
+    inputs = find_inputs(arguments.paths, arguments.out)
+    folder = OutputFolder(arguments, arguments.paths)
+    progress = folder.add(inputs, overwrite=arguments.overwrite)
     common.complain("restore-bridge", progress.summary())
     if not arguments.no_report:
         common.print_path(folder.write_report())

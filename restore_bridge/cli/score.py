@@ -10,11 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from restore_bridge.cli.assessor import add_assessor_options, assessor_from
+from restore_bridge.cli.names import open_reference, partner
 from zoomiqa.cli import common
 from zoomiqa.cli.engine import add_engine_options, engine_from
+
+if TYPE_CHECKING:
+    from zoomiqa.types import Note
 
 _EXAMPLES = """
 examples:
@@ -173,7 +177,7 @@ def _score_one(arguments: argparse.Namespace, assessor: Any, pair: _Pair) -> dic
     open_one = partial(open_picture, limits=limits, allow_truncated=arguments.allow_truncated)
     before, after, reference = pair
     try:
-        pristine = None if reference is None else open_one(reference)
+        pristine, notes = open_reference(reference, open_one)
         scores = compare(
             open_one(before),
             open_one(after),
@@ -183,16 +187,23 @@ def _score_one(arguments: argparse.Namespace, assessor: Any, pair: _Pair) -> dic
         )
     except ZoomIQAError as error:
         return _row(pair, error=error.to_dict())
-    return _row(pair, scores=[item.to_dict() for item in scores])
+    return _row(pair, scores=[item.to_dict() for item in scores], notes=notes)
 
 
-def _row(pair: _Pair, *, scores: Sequence[dict[str, Any]] = (), error: dict[str, str] | None = None) -> dict[str, Any]:
+def _row(
+    pair: _Pair,
+    *,
+    scores: Sequence[dict[str, Any]] = (),
+    notes: Sequence[Note] = (),
+    error: dict[str, str] | None = None,
+) -> dict[str, Any]:
     before, after, reference = pair
     return {
         "before": str(before),
         "after": str(after),
         "reference": None if reference is None else str(reference),
         "scores": list(scores),
+        "notes": [note.to_dict() for note in notes],
         "error": error,
     }
 
@@ -224,8 +235,8 @@ def _pairs(arguments: argparse.Namespace) -> list[_Pair]:
             "BEFORE and AFTER must be two files or two folders", f"{before} and {after}", "give both alike"
         )
     if not before.is_dir():
-        if reference is not None and reference.is_dir():
-            raise OptionInvalid("one picture needs one reference", reference, "name the picture in that folder")
+        if reference is not None and not reference.is_file():
+            raise OptionInvalid("two pictures need one reference, a file that exists", reference, "name that picture")
         return [(before, after, reference)]
     if reference is not None and not reference.is_dir():
         raise OptionInvalid("two folders need a folder of references", reference, "give one, or compare two pictures")
@@ -235,33 +246,14 @@ def _pairs(arguments: argparse.Namespace) -> list[_Pair]:
     for path in paths:
         inside = path.relative_to(before)
         is_unique = names[path.name] == 1
-        partner = _partner(inside, after, is_unique)
-        if partner is None:
+        counterpart = partner(inside, after, is_unique=is_unique)
+        if counterpart is None:
             common.complain("restore-bridge", f"{inside} has no partner in {after}; left out")
             continue
-        pairs.append((path, partner, _partner(inside, reference, is_unique) if reference else None))
+        pairs.append((path, counterpart, partner(inside, reference, is_unique=is_unique) if reference else None))
     if not pairs:
         raise OptionInvalid("the folders share no picture", f"{before} and {after}", "give pictures the same names")
     return pairs
-
-
-def _partner(inside: Path, folder: Path, is_unique: bool) -> Path | None:
-    """The picture in `folder` that goes with the one at `inside`.
-
-    Its path is the same, or its folder and stem are; where no other picture has its name, it may also lie at the top of
-    `folder`, as those that `run` writes do.
-    """
-    from zoomiqa.imaging import SUFFIXES
-
-    for place in (inside, Path(inside.name)) if is_unique else (inside,):
-        if (exact := folder / place).is_file():
-            return exact
-        parent = (folder / place).parent
-        if parent.is_dir():
-            for found in sorted(parent.iterdir()):
-                if found.stem == place.stem and found.suffix.lower() in SUFFIXES:
-                    return found
-    return None
 
 
 def _csv_lines(row: Mapping[str, Any]) -> list[Sequence[Any]]:
@@ -280,7 +272,7 @@ def _csv_lines(row: Mapping[str, Any]) -> list[Sequence[Any]]:
             item["before"],
             item["after"],
             _change(item),
-            "; ".join(note["message"] for note in item["notes"]),
+            "; ".join(note["message"] for note in [*row["notes"], *item["notes"]]),
             None,
         ]
         for item in row["scores"]

@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
 
 
 def sheets(arguments: argparse.Namespace) -> int:
-    from restore_bridge.cli.names import make_folder, output_names
+    from restore_bridge.cli.names import SHEETS, make_folder, output_names
     from restore_bridge.sheets import draw_sheet, plot_run
     from zoomiqa.errors import OptionInvalid, ZoomIQAError
     from zoomiqa.files import atomic_write_bytes
@@ -35,7 +35,7 @@ def sheets(arguments: argparse.Namespace) -> int:
     limits = common.limits_from(arguments)
     records = latest(read_records(records_path))
     finished = {Path(record["image"]["path"]): record for record in records if not record["error"]}
-    out = make_folder(arguments.out or arguments.folder / "sheets")
+    out = make_folder(arguments.out or arguments.folder / SHEETS)
     names = output_names(list(finished), "png")
     failures = 0
     for path, record in finished.items():

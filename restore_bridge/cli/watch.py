@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from restore_bridge.cli.folder import OutputFolder, add_output_options
+from restore_bridge.cli.names import is_result
 from restore_bridge.cli.restoration import add_restoration_options
 from zoomiqa.cli import common
 from zoomiqa.cli.engine import add_engine_options
@@ -63,7 +64,7 @@ def watch(arguments: argparse.Namespace) -> int:
             raise OptionInvalid(f"--{option} must lie in 0..3600 seconds", getattr(arguments, option), "1 is common")
     if not arguments.folder.is_dir():
         raise OptionInvalid("the folder to watch must exist", arguments.folder, "create it first")
-    out = OutputFolder(arguments)
+    out = OutputFolder(arguments, [arguments.folder])
     files = Settled(arguments.folder, arguments.settle, without=out.path)
     done = failed = 0
     if not arguments.once:
@@ -95,11 +96,11 @@ class Settled:
     Args:
         folder: Searched through, hidden files and folders left out.
         settle: Seconds without a change.
-        without: A folder whose files do not count, wherever it lies: the results.
+        without: The output folder, wherever it lies; results in it do not count.
     """
 
     def __init__(self, folder: Path, settle: float, *, without: Path) -> None:
-        self._folder, self._settle, self._without = folder, settle, without.resolve()
+        self._folder, self._settle, self._without = folder, settle, without
         self._seen: dict[Path, tuple[Stamp, float]] = {}
         self._taken: dict[Path, Stamp] = {}
         self.waiting = 0
@@ -131,7 +132,7 @@ class Settled:
             return
         for path in found:
             inside = path.relative_to(self._folder).parts
-            if not any(part.startswith(".") for part in inside) and self._without not in path.resolve().parents:
+            if not any(part.startswith(".") for part in inside) and not is_result(path, self._without):
                 yield path
 
 
