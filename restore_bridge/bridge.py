@@ -21,7 +21,7 @@ from restore_bridge.prepass import Prepass, describe_prepass, load_prepass
 from restore_bridge.prompts import Prompts, compose
 from restore_bridge.provenance import mark
 from restore_bridge.restorers import Restored, Restorer, RestoreSettings, load_restorer
-from restore_bridge.restorers.base import PlansWork, check_scale
+from restore_bridge.restorers.base import ChecksItself, PlansWork, check_factor, check_scale
 from restore_bridge.results import BridgeResult, LoopRound, Plan
 from restore_bridge.scoring import consistency, unasked_change
 from restore_bridge.selection import Candidate, asked_places, choose, describe, nearest
@@ -66,6 +66,16 @@ class RestoreBridge:
         self.restorer = restorer or load_restorer(self.settings.restorer, **self.settings.restorer_options)
         self.prepass = prepass or self._load_prepass()
         self.limits = limits
+
+    def check_ready(self) -> None:
+        """Refuse what no picture could be restored with, before one is opened.
+
+        Raises:
+            OptionInvalid, WeightsError: the restorer has no such scale, or is not ready (see `ChecksItself`).
+        """
+        check_factor(self.restorer.capabilities, self.settings.scale)
+        if isinstance(self.restorer, ChecksItself):
+            self.restorer.check_ready()
 
     def plan(self, picture: Picture, before: Assessment | None = None, *, guidance: Guidance | None = None) -> Plan:
         """What `run` would do with these, its own arguments; nothing is restored."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore_bridge.cli.assessor import add_assessor_options, assessor_from
+from restore_bridge.cli.folder import add_retry_option
 from restore_bridge.cli.numbers import decimals, integers
 from restore_bridge.cli.restorer import add_restorer_options, restorer_options
 from zoomiqa.cli import common
@@ -80,6 +81,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="do everything anew; without it, finished restorations are skipped"
     )
+    add_retry_option(parser)
     add_restorer_options(parser)
     add_assessor_options(parser)
     common.add_progress_option(parser)
@@ -130,7 +132,7 @@ def ablate(arguments: argparse.Namespace) -> int:
             key = (str(path), digests[path], arm.name, trial.seed, trial.strength)
             wanted.append(key)
             done = records.done.get(key)
-            if done is None:
+            if done is None or (arguments.retry_failed and done["error"]):
                 target = folder / PICTURES / arm.name / f"{Path(names[path]).stem}-{_mark(trial)}.png"
                 done = _restore_one(ablation, subjects, path, digests[path], arm, trial, target, inputs)
                 records.write(done)
@@ -165,7 +167,9 @@ def _ablation(arguments: argparse.Namespace) -> Ablation:
     )
     limits = common.limits_from(arguments)
     assessor = create_assessor(assessor_from(arguments, limits))
-    return Ablation(assessor, settings, metrics=load_metrics(arguments), limits=limits)
+    ablation = Ablation(assessor, settings, metrics=load_metrics(arguments), limits=limits)
+    ablation.bridge.check_ready()
+    return ablation
 
 
 def _units(ablation: Ablation, paths: Sequence[Path]) -> Iterator[tuple[Path, Arm, Trial]]:

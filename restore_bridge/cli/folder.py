@@ -65,9 +65,17 @@ def add_output_options(parser: argparse.ArgumentParser) -> Any:
         help="leave out of every written picture: nothing, where it was taken (GPS, names of places), or all that is"
         " private, such as names, serial numbers and descriptions (default: none)",
     )
+    add_retry_option(output)
     output.add_argument("--no-report", action="store_true", help="do not write report.html")
     common.add_progress_option(output)
     return output
+
+
+def add_retry_option(parser: Any) -> None:
+    """Whether what failed before is done again."""
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="do again what failed earlier; without it, failures are skipped"
+    )
 
 
 def limits_from(arguments: argparse.Namespace) -> Limits:
@@ -91,11 +99,15 @@ class OutputFolder:
 
     def __init__(self, arguments: argparse.Namespace, words: Sequence[str]) -> None:
         from restore_bridge.prepass import describe_prepass
+        from zoomiqa.errors import OptionInvalid
 
         self._arguments, self._words = arguments, words
         self._engine = engine_from(arguments)
         limits = limits_from(arguments)
         self._bridge = bridge_from(arguments, limits)
+        self._bridge.check_ready()
+        if not 1 <= arguments.quality <= 100:
+            raise OptionInvalid("--quality must lie in 1..100", arguments.quality, "95 is the default")
         check_references(arguments.reference)
         # Unusable weights stop here, before anything is written.
         self._model = describe_prepass(self._bridge.prepass).get("weights")
@@ -136,8 +148,8 @@ class OutputFolder:
                 for path in paths:
                     digest = file_digest(path)
                     done = records.done.get((str(path), digest))
-                    if done is not None:
-                        progress.step(str(path), done.get("error"))
+                    if done is not None and not (arguments.retry_failed and done["error"]):
+                        progress.step(str(path), done["error"])
                     else:
                         yield _Item(path, digest, self.path / PICTURES / names[path], references.get(path))
 

@@ -66,11 +66,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def plan(arguments: argparse.Namespace) -> int:
+    from restore_bridge.restorers.base import check_factor
     from zoomiqa.errors import ZoomIQAError
     from zoomiqa.imaging import open_picture
 
     limits = common.limits_from(arguments)
     bridge = bridge_from(arguments, limits)
+    check_factor(bridge.restorer.capabilities, bridge.settings.scale)  # weights need not be there yet
     plans: list[dict[str, Any]] = []
     for path in common.find_inputs(arguments.paths):
         try:

@@ -167,6 +167,34 @@ class PlansWork(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksItself(Protocol):
+    """A restorer that can say beforehand that no picture could be restored with it."""
+
+    def check_ready(self) -> None:
+        """Refuse missing consent, or weights that are named and are not there; nothing is fetched or loaded.
+
+        Raises:
+            OptionInvalid: terms that were not accepted.
+            WeightsError: the weights.
+        """
+        ...
+
+
+def check_factor(capabilities: Capabilities, scale: int) -> None:
+    """Refuse a scale that the restorer lacks.
+
+    Raises:
+        OptionInvalid: it does.
+    """
+    if scale not in capabilities.scales:
+        raise OptionInvalid(
+            f"restorer {capabilities.name!r} has no scale {scale}",
+            scale,
+            f"choose one of {', '.join(map(str, capabilities.scales))}",
+        )
+
+
 def check_scale(capabilities: Capabilities, settings: RestoreSettings, size: tuple[int, int]) -> None:
     """Refuse a scale that the restorer lacks or a result beyond the limits, before anything is loaded.
 
@@ -174,12 +202,7 @@ def check_scale(capabilities: Capabilities, settings: RestoreSettings, size: tup
         OptionInvalid: the scale.
         ImageTooLarge: the size.
     """
-    if settings.scale not in capabilities.scales:
-        raise OptionInvalid(
-            f"restorer {capabilities.name!r} has no scale {settings.scale}",
-            settings.scale,
-            f"choose one of {', '.join(map(str, capabilities.scales))}",
-        )
+    check_factor(capabilities, settings.scale)
     pixels = size[0] * size[1] * settings.scale**2
     if pixels > settings.limits.result_pixels:
         raise ImageTooLarge(

@@ -9,6 +9,7 @@ import pytest
 from restore_bridge.cli import main
 from restore_bridge.cli.names import find_references
 from restore_bridge.cli.watch import Settled
+from restore_bridge.restorers import load_restorer
 from zoomiqa.imaging import save_picture
 from zoomiqa.records import read_records
 
@@ -90,3 +91,70 @@ def test_a_reference_that_cannot_be_opened_is_a_note(tmp_path, capsys):
     rows = [record, *read_records(tmp_path / "ablate/ablation.jsonl"), json.loads(capsys.readouterr().out)]
     assert all("reference-unusable" in [note["code"] for note in row["notes"]] for row in rows)
     assert {row["metric"] for row in record["scores"]} >= {"psnr", "ssim"}
+
+
+@pytest.mark.parametrize(("words", "records"), [(RUN, "records.jsonl"), (ABLATE, "ablation.jsonl")])
+def test_what_failed_is_done_again_where_asked(words, records, tmp_path, monkeypatch, capsys):
+    write(tmp_path / "a.png", tmp_path / "b.png")
+    command, *options = words
+    line = [command, str(tmp_path), "--out", str(tmp_path / "out"), *options]
+    with monkeypatch.context() as patched:
+        patched.setattr(type(load_restorer(options[1])), "restore", None)
+        assert main(line) == 1
+    assert main(line) == 1, "failures are finished"
+    assert main([*line, "--retry-failed"]) == 0
+    size = (tmp_path / "out" / records).stat().st_size
+    assert main([*line, "--retry-failed"]) == 0
+    assert main(line) == 0, "the last record of a picture counts"
+    assert (tmp_path / "out" / records).stat().st_size == size
+    capsys.readouterr()
+    if command == "run":
+        assert main(["report", str(tmp_path / "out")]) == 0
+        page = (tmp_path / "out/report.html").read_text()
+        assert "2 pictures assessed" in page
+        assert "failed." not in page
+
+
+SUPIR = ("--restorer", "supir", "--weights")
+
+
+@pytest.mark.parametrize("command", ["run", "watch", "ablate"])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--restorer", "classical", "--scale", "2"), "has no scale 2"),
+        (("--restorer", "sdxl-tile", "--weights", "./none"), "no folder of weights"),
+        (("--restorer", "sdxl-tile", "--weights", "a.png"), "must be a folder"),
+        (("--restorer", "sdxl-tile", "--restorer-option", "controlnet=./none"), "no folder of weights"),
+        (("--restorer", "dreamclear", "--weights", "none.pth"), "no folder of weights"),
+        (("--restorer", "supir"), "not fetched unasked"),
+        ((*SUPIR, "owner/name"), "forbids some uses"),
+        ((*SUPIR, "none.safetensors", "--restorer-option", "accept_licence=true"), "no folder of weights"),
+        ((*SUPIR, "a.png", "--restorer-option", "accept_licence=true"), "not weights"),
+    ],
+)
+def test_what_can_do_no_picture_is_said_once_before_any(command, options, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write(Path("a.png"))
+    assert main([command, ".", "--out", "out", *options, *(["--once"] if command == "watch" else [])]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("ZIQ-") == 1
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("quality", ["0", "101"])
+def test_a_quality_out_of_range(quality, tmp_path, capsys):
+    write(tmp_path / "a.png")
+    command, *options = RUN
+    assert main([command, str(tmp_path), "--out", str(tmp_path / "out"), "--quality", quality, *options]) == 2
+    assert "--quality must lie in 1..100" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_of_a_scale_that_is_not_there(tmp_path, capsys):
+    write(tmp_path / "a.png")
+    assert main(["plan", str(tmp_path / "a.png"), "--scale", "2"]) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert "'compact' has no scale 2" in err

@@ -301,6 +301,20 @@ class DiffusionRestorer(ABC):
         """Where the pipeline comes from."""
         return loading.Source(str(self.options.weights or self.default_weights))
 
+    def check_ready(self) -> None:
+        """Refuse weights whose terms were not accepted, or that are not where they should be on this machine.
+
+        Raises:
+            OptionInvalid, WeightsError: as `restore`.
+        """
+        self.check_licence()
+        for text in self.sources().values():
+            self.check_source(text)
+
+    def check_source(self, text: str) -> None:
+        """Refuse one of `sources` where it is a path without weights; what the hub has is not asked."""
+        loading.Source(text).check()
+
     def check_licence(self) -> None:
         """Refuse weights whose terms were not accepted, before they are fetched.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from restore_bridge import weights
 from restore_bridge.restorers.diffusion.memory import DTYPE_BYTES, OFFLOADS, Offload
 from zoomiqa.devices import choose_device, choose_dtype
 from zoomiqa.errors import (
@@ -54,6 +55,10 @@ class Source:
             self.text,
             "give a folder that a pipeline was saved to, or a hub id such as owner/name",
         )
+
+    def check(self) -> None:
+        """Refuse a path at which there is no folder."""
+        _ = self.folder
 
     @property
     def where(self) -> str:
@@ -165,6 +170,18 @@ def check_options(dtype: str, offload: str, attention: str) -> None:
     ):
         if value not in known:
             raise OptionInvalid(f"there is no {name} of that name", value, f"choose one of {', '.join(known)}")
+
+
+def check_file_or_folder(text: str, *, allow_pickle: bool) -> None:
+    """Refuse a path that is neither a weights file nor a folder; what the hub has is not asked.
+
+    Raises:
+        WeightsError: it is refused, as `restore_bridge.weights.resolve` and `Source.folder` do.
+    """
+    if Path(text).expanduser().is_file():
+        weights.resolve(text, allow_pickle=allow_pickle)
+    elif weights.hub_id(text) is None:
+        Source(text).check()
 
 
 def from_pretrained(

@@ -186,6 +186,9 @@ class DreamClearRestorer(WindowedRestorer):
         self._text_encoder = None
         super().unload()
 
+    def check_source(self, text: str) -> None:
+        loading.check_file_or_folder(text, allow_pickle=self._chosen.allow_pickle)
+
     def plan_for(
         self, size: sizes.WorkSize, tile: int, overlap: int, boxes: tuple[Box, ...], settings: RestoreSettings
     ) -> WorkPlan:

@@ -209,6 +209,9 @@ class SUPIRRestorer(WindowedRestorer):
             )
         super().check_licence()
 
+    def check_source(self, text: str) -> None:
+        loading.check_file_or_folder(text, allow_pickle=self._chosen.allow_pickle)
+
     def plan_for(
         self, size: sizes.WorkSize, tile: int, overlap: int, boxes: tuple[Box, ...], settings: RestoreSettings
     ) -> WorkPlan:
