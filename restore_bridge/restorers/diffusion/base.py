@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -438,18 +438,18 @@ class WindowedRestorer(DiffusionRestorer):
         generator = torch.Generator("cpu").manual_seed(job.settings.seed)
         image = torch.from_numpy(start.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
         embeddings = {text: found[0] for text, found in texts.items()}
-        result = self._work(loaded, image.to(loaded.device), plan, windows, embeddings, generator)
+        result = self._work(loaded, image.to(loaded.device), job, windows, embeddings, generator)
         check_finite(result, "the decoder")
         values = result[0].permute(1, 2, 0).float().add(1).mul(127.5).round().clamp(0, 255)
         pipe.maybe_free_model_hooks()
-        return values.to(torch.uint8).cpu().numpy(), self._record(plan, windows, texts), _cut_notes(texts)
+        return values.to(torch.uint8).cpu().numpy(), self._record(job, windows, texts), self._notes(job, texts)
 
     @abstractmethod
     def _work(
         self,
         loaded: Loaded,
         image: Tensor,
-        plan: WorkPlan,
+        job: Job,
         windows: tuple[Window, ...],
         texts: Mapping[WindowText, Any],
         generator: Any,
@@ -470,8 +470,12 @@ class WindowedRestorer(DiffusionRestorer):
                 f"use a pipeline like {self.default_weights}",
             )
 
+    def _notes(self, job: Job, texts: Mapping[WindowText, tuple[Any, Sent, Sent]]) -> tuple[Note, ...]:  # noqa: ARG002
+        """What the record says of this restoration in words."""
+        return cut_notes([side for _, *sides in texts.values() for side in sides])
+
     def _record(
-        self, plan: WorkPlan, windows: tuple[Window, ...], texts: Mapping[WindowText, tuple[Any, Sent, Sent]]
+        self, job: Job, windows: tuple[Window, ...], texts: Mapping[WindowText, tuple[Any, Sent, Sent]]
     ) -> dict[str, Any]:
         """What was done and what was sent, for the record."""
         sent = [
@@ -482,7 +486,7 @@ class WindowedRestorer(DiffusionRestorer):
             }
             for text, (_, positive, negative) in texts.items()
         ]
-        sampling = plan.sampling
+        plan, sampling = job.plan, job.plan.sampling
         return {
             "sizes": plan.size.to_dict(),
             "tile_px": plan.tile,
@@ -524,12 +528,12 @@ class LatentRestorer(WindowedRestorer):
         self,
         loaded: Loaded,
         image: Tensor,
-        plan: WorkPlan,
+        job: Job,
         windows: tuple[Window, ...],
         texts: Mapping[WindowText, Any],
         generator: Any,
     ) -> Tensor:
-        pipe = loaded.pipe
+        pipe, plan = loaded.pipe, job.plan
         first = self.encode_picture(pipe, image)
         self._check_latent(first, plan)
         scene = self.prepare(loaded, image, plan, generator)
@@ -586,8 +590,7 @@ def _resized(picture: Picture, pixels: np.ndarray) -> Picture:
     return replace(result, alpha=sizes.resize(picture.alpha, result.size))
 
 
-def _cut_notes(texts: Mapping[WindowText, tuple[Any, Sent, Sent]]) -> tuple[Note, ...]:
-    cut = dict.fromkeys(phrase for _, *sides in texts.values() for side in sides for phrase in side.cut)
-    if not cut:
-        return ()
-    return (Note("prompt-cut", f"beyond what the encoder reads, not sent: {'; '.join(cut)}"),)
+def cut_notes(sides: Iterable[Sent]) -> tuple[Note, ...]:
+    """One note on all that was cut of what these sides should have said."""
+    cut = dict.fromkeys(phrase for side in sides for phrase in side.cut)
+    return (Note("prompt-cut", f"beyond what the encoder reads, not sent: {'; '.join(cut)}"),) if cut else ()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from restore_bridge import weights
-from restore_bridge.restorers.diffusion.memory import DTYPE_BYTES, OFFLOADS, Offload
+from restore_bridge.restorers.diffusion.memory import OFFLOADS, Offload
 from zoomiqa.devices import choose_device, choose_dtype
 from zoomiqa.errors import (
     ExtraMissing,
@@ -155,21 +155,6 @@ def versions() -> dict[str, str]:
     from importlib import metadata
 
     return {name: metadata.version(name) for name in ("diffusers", "torch", "transformers")}
-
-
-def check_options(dtype: str, offload: str, attention: str) -> None:
-    """Refuse unknown words before anything is imported.
-
-    Raises:
-        OptionInvalid: one of them is unknown.
-    """
-    for name, value, known in (
-        ("dtype", dtype, ("auto", *DTYPE_BYTES)),
-        ("offload", offload, ("auto", *OFFLOADS)),
-        ("attention", attention, ATTENTIONS),
-    ):
-        if value not in known:
-            raise OptionInvalid(f"there is no {name} of that name", value, f"choose one of {', '.join(known)}")
 
 
 def check_file_or_folder(text: str, *, allow_pickle: bool) -> None:

@@ -5,16 +5,22 @@ Every field is a keyword of `load_restorer(name, ...)` and of `--restorer-option
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from restore_bridge.restorers.diffusion.loading import check_options
+from restore_bridge.restorers.diffusion.loading import ATTENTIONS
+from restore_bridge.restorers.diffusion.memory import DTYPE_BYTES, OFFLOADS
 from restore_bridge.restorers.diffusion.sampling import Ramp, Sampling
 from zoomiqa.errors import OptionInvalid
 
 PRESETS = ("quality", "fidelity")
 """`quality` redraws more and follows the words more closely; `fidelity` stays nearer to the picture."""
+
+
+_DEVICE = re.compile(r"auto|(cpu|cuda|mps)(:\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +77,25 @@ class Options:
 
     def __post_init__(self) -> None:
         self._as_text("weights")
-        check_options(self.dtype, self.offload, self.attention)
-        if self.preset not in PRESETS:
-            raise OptionInvalid("there is no preset of that name", self.preset, f"choose one of {', '.join(PRESETS)}")
-        self._within("steps", 1, 1000)
+        self._texts("variant", "quality_suffix", "negative_suffix", "device", "compile")
+        self._flags("accept_licence")
+        if not _DEVICE.fullmatch(self.device):
+            raise OptionInvalid("torch knows no such device", self.device, "give cpu, cuda, cuda:1 or mps")
+        self._one_of("dtype", ("auto", *DTYPE_BYTES))
+        self._one_of("offload", ("auto", *OFFLOADS))
+        self._one_of("attention", ATTENTIONS)
+        self._one_of("preset", PRESETS)
+        self._within("steps", 1, 1000, is_whole=True)
         self._within("denoise", 0, 1, is_open=True)
         self._within("guidance", 1, 30)
         self._within("guidance_start", 1, 30)
-        self._within("min_side", 8, 8192)
-        self._within("tile", 64, 8192)
+        self._within("min_side", 8, 8192, is_whole=True)
+        self._within("tile", 64, 8192, is_whole=True)
+        self._within("overlap", 0, 8192, is_whole=True)
         if self.tile is not None and self.tile % 64:
             raise OptionInvalid("the tile must be a multiple of 64 pixels", self.tile, "choose 512, 768 or 1024")
-        if self.overlap is not None and not 0 <= self.overlap < (self.tile or 8192):
-            raise OptionInvalid("the overlap must be at least 0 and less than the tile", self.overlap, "half of it")
+        if self.overlap is not None and self.overlap >= (self.tile or 8192):
+            raise OptionInvalid("the overlap must be less than the tile", self.overlap, "half of it")
 
     def _as_text(self, name: str) -> None:
         """A path as the text that a record can hold."""
@@ -91,13 +103,34 @@ class Options:
         if value is not None:
             object.__setattr__(self, name, str(value))
 
-    def _within(self, name: str, low: float, high: float, *, is_open: bool = False) -> None:
+    def _texts(self, *names: str) -> None:
+        """Refuse what is neither text nor left out."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise OptionInvalid(f"{name} must be text", value, "put it in quotes")
+
+    def _flags(self, *names: str) -> None:
+        """Refuse what is neither true nor false."""
+        for name in names:
+            if not isinstance(getattr(self, name), bool):
+                raise OptionInvalid(f"{name} must be true or false", getattr(self, name), "choose one")
+
+    def _one_of(self, name: str, known: Sequence[str]) -> None:
+        """Refuse a word that is not known."""
+        value = getattr(self, name)
+        if value not in known:
+            raise OptionInvalid(f"there is no {name} of that name", value, f"choose one of {', '.join(known)}")
+
+    def _within(self, name: str, low: float, high: float, *, is_open: bool = False, is_whole: bool = False) -> None:
+        """Refuse what is neither a number between `low` and `high` nor left out."""
         value = getattr(self, name)
         if value is None:
             return
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        is_number = isinstance(value, int if is_whole else (int, float)) and not isinstance(value, bool)
         if not is_number or not low <= value <= high or (is_open and value == low):
             bounds = f"above {low} to {high}" if is_open else f"in {low}..{high}"
+            bounds += " and be whole" if is_whole else ""
             raise OptionInvalid(f"{name} must lie {bounds}", value, "leave it out for the preset's")
 
     def sampling(self, preset: Sampling, strength: float) -> Sampling:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from restore_bridge.prompts import QUALITY_NEGATIVE, Prompts
 from restore_bridge.restorers.base import DEFAULT_SETTINGS, RestoreSettings, check_scale
 from restore_bridge.restorers.diffusion import sizes
-from restore_bridge.restorers.diffusion.base import DiffusionRestorer, Job, Licence, Loaded, WorkPlan, redrawing
+from restore_bridge.restorers.diffusion.base import (
+    DiffusionRestorer,
+    Job,
+    Licence,
+    Loaded,
+    WorkPlan,
+    cut_notes,
+    redrawing,
+)
 from restore_bridge.restorers.diffusion.encoding import counter, fit_phrases, phrases_of
 from restore_bridge.restorers.diffusion.loading import Source, from_pretrained, quiet
 from restore_bridge.restorers.diffusion.memory import Component, Footprint
@@ -126,9 +134,7 @@ class QwenEditRestorer(DiffusionRestorer):
             "share": settings.strength,
             "sent": [sent],
         }
-        cut = (*wanted.cut, *unwanted.cut)
-        notes = (Note("prompt-cut", f"beyond what the encoder reads, not sent: {'; '.join(cut)}"),) if cut else ()
-        return pixels, record, notes
+        return pixels, record, cut_notes((wanted, unwanted))
 
     def _finish(
         self, source: np.ndarray, start: np.ndarray, redrawn: np.ndarray, plan: WorkPlan, settings: RestoreSettings

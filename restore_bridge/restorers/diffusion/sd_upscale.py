@@ -57,7 +57,7 @@ class UpscaleOptions(Options):
 
     def __post_init__(self) -> None:
         Options.__post_init__(self)  # no plain `super()`: slots make the decorator build the class anew
-        self._within("noise_level", 0, MOST_NOISE)
+        self._within("noise_level", 0, MOST_NOISE, is_whole=True)
 
 
 @dataclass(frozen=True, slots=True)

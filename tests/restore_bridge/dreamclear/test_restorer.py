@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed (extra diffusion)")
 pytest.importorskip("diffusers", reason="diffusers is not installed (extra diffusion)")
 
+from restore_bridge.guidance import split_text
 from restore_bridge.prompts import RegionalPrompt
 from restore_bridge.restorers import REGISTRY, RestoreSettings, load_restorer
 from tests.restore_bridge import redrawing
@@ -293,3 +294,25 @@ def test_the_command_restores_with_a_released_file(folders, photos, tmp_path, ca
     assert "a cup of coffee" in step["sent"][0]["positive"]["chunks"][0]
     assert main([*run, "--restorer-option", "text-negative=perhaps", "--overwrite"]) == 2
     assert "true or false" in capsys.readouterr().err
+
+
+def test_a_change_of_tone_is_not_undone_by_the_first_stage(folders, picture):
+    brighter = split_text("Brighten the whole picture.", "Severe underexposure.")
+    sharper = split_text("Sharp focus.", "Severe blur.")
+
+    def restored(guidance, **options):
+        restorer = load_restorer("dreamclear", weights=folders["saved"], **options, **SMALL)
+        return restorer.restore(picture, guidance, prompts=prompts())
+
+    held, free = (restored(sharper, first_stage_color=name) for name in ("wavelet", "none"))
+    assert not np.array_equal(held.picture.pixels, free.picture.pixels)
+    for guidance, options, expected, method in (
+        (sharper, {}, held, "wavelet"),
+        (brighter, {}, free, "none"),
+        (brighter, {"first_stage_color": "wavelet"}, held, "wavelet"),
+    ):
+        done = restored(guidance, **options)
+        assert np.array_equal(done.picture.pixels, expected.picture.pixels)
+        assert done.steps[0]["first_stage_color"] == method
+        codes = [note.code for note in done.notes]
+        assert ("first-stage-color-free" in codes) == (method == "none")

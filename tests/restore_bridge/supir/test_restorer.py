@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from restore_bridge.guidance import split_text
 from restore_bridge.prompts import RegionalPrompt
 from restore_bridge.restorers import REGISTRY, load_restorer
 from tests.restore_bridge.redrawing import prompts, redraw
@@ -165,9 +166,10 @@ def test_the_command_restores_with_a_released_file(released, photos, tmp_path, c
     file, base = str(released / "SUPIR-v0Q.safetensors"), f"base={released / 'base'}"
     options = ["--restorer", "supir", "--weights", file, "--steps", "2", "--candidates", "1"]
     given = [item for pair in (base, "min-side=64", "tile=256") for item in ("--restorer-option", pair)]
-    assert main(["run", photo, "--out", str(tmp_path), *options, *given]) == 1
-    assert "SupPixel" in (tmp_path / "records.jsonl").read_text("utf-8")
-    again = [*options, *given, "--restorer-option", "accept-licence=true", "--overwrite"]
+    assert main(["run", photo, "--out", str(tmp_path), *options, *given]) == 2
+    assert "SupPixel" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()), "nothing is written before the terms are accepted"
+    again = [*options, *given, "--restorer-option", "accept-licence=true"]
     assert main(["run", photo, "--out", str(tmp_path), *again]) == 0
     record = json.loads((tmp_path / "records.jsonl").read_text("utf-8").splitlines()[-1])
     (candidate,) = record["candidates"]
@@ -175,3 +177,25 @@ def test_the_command_restores_with_a_released_file(released, photos, tmp_path, c
     assert candidate["steps"][0]["operation"] == "supir"
     assert "non-commercial" in candidate["steps"][0]["licence"]
     capsys.readouterr()
+
+
+def test_a_change_of_tone_is_not_undone_by_the_first_stage(tiny, picture):
+    brighter = split_text("Brighten the whole picture.", "Severe underexposure.")
+    sharper = split_text("Sharp focus.", "Severe blur.")
+
+    def restored(guidance, **options):
+        restorer = load_restorer("supir", weights=tiny("supir"), **options, **SMALL)
+        return restorer.restore(picture, guidance, prompts=prompts())
+
+    held, free = (restored(sharper, first_stage_color=name) for name in ("wavelet", "none"))
+    assert not np.array_equal(held.picture.pixels, free.picture.pixels)
+    for guidance, options, expected, method in (
+        (sharper, {}, held, "wavelet"),
+        (brighter, {}, free, "none"),
+        (brighter, {"first_stage_color": "wavelet"}, held, "wavelet"),
+    ):
+        done = restored(guidance, **options)
+        assert np.array_equal(done.picture.pixels, expected.picture.pixels)
+        assert done.steps[0]["first_stage_color"] == method
+        codes = [note.code for note in done.notes]
+        assert ("first-stage-color-free" in codes) == (method == "none")

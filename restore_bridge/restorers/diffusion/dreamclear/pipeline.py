@@ -34,7 +34,14 @@ from transformers import PreTrainedTokenizerBase, T5EncoderModel
 
 from restore_bridge.restorers.diffusion.colour import METHODS, align_colour
 from restore_bridge.restorers.diffusion.dreamclear.cleaner import SwinIRModel
-from restore_bridge.restorers.diffusion.dreamclear.prediction import Conditions, Mends, Words, predict, predict_windows
+from restore_bridge.restorers.diffusion.dreamclear.prediction import (
+    TOKENS,
+    Conditions,
+    Mends,
+    Words,
+    predict,
+    predict_windows,
+)
 from restore_bridge.restorers.diffusion.dreamclear.scheduler import IDDPMScheduler
 from restore_bridge.restorers.diffusion.dreamclear.tiling import window_boxes
 from restore_bridge.restorers.diffusion.dreamclear.transformer import DreamClearTransformer2DModel
@@ -43,9 +50,6 @@ from zoomiqa.errors import OptionInvalid
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-TOKENS = 120
-"""T5 tokens that PixArt-α was trained with, the end mark among them."""
 
 MULTIPLE = 64
 """Both sides of what is worked at are multiples of this many pixels."""

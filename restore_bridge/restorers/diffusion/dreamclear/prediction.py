@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from zoomiqa.types import Box
 
+TOKENS = 120
+"""T5 tokens that PixArt-α was trained with, the end mark among them."""
+
 GUIDED = 3
 """Channels that the released code guides."""
 

@@ -22,15 +22,20 @@ from restore_bridge import weights
 from restore_bridge.restorers.base import RestoreSettings
 from restore_bridge.restorers.diffusion import loading, sizes
 from restore_bridge.restorers.diffusion.base import Job, Licence, Loaded, WindowedRestorer, WorkPlan, redrawing
-from restore_bridge.restorers.diffusion.colour import METHODS
 from restore_bridge.restorers.diffusion.dreamclear.convert import BASE
-from restore_bridge.restorers.diffusion.dreamclear.prediction import Mends
+from restore_bridge.restorers.diffusion.dreamclear.prediction import TOKENS, Mends
 from restore_bridge.restorers.diffusion.dreamclear.tiling import window_boxes
 from restore_bridge.restorers.diffusion.encoding import Count, Sent, counter, fit_phrases
+from restore_bridge.restorers.diffusion.first_stage import FirstStageOptions
 from restore_bridge.restorers.diffusion.memory import Component, Footprint
-from restore_bridge.restorers.diffusion.options import Options
-from restore_bridge.restorers.diffusion.sampling import LEAST_GUIDANCE, Ramp, Sampling, check_finite
-from zoomiqa.errors import OptionInvalid, WeightsUnsuitable
+from restore_bridge.restorers.diffusion.sampling import (
+    LEAST_GUIDANCE,
+    DiffusionSchedule,
+    Ramp,
+    Sampling,
+    check_finite,
+)
+from zoomiqa.errors import WeightsUnsuitable
 from zoomiqa.types import Note
 
 if TYPE_CHECKING:
@@ -42,9 +47,6 @@ if TYPE_CHECKING:
     from restore_bridge.restorers.diffusion.dreamclear.prediction import Words
     from restore_bridge.restorers.diffusion.latent_tiling import Window, WindowText
     from zoomiqa.types import Box
-
-TOKENS = 120
-"""T5 tokens that the model was trained with, the end mark among them."""
 
 CHECKPOINT = "shallowdream204/DreamClear:DreamClear-1024.pth"
 """The released file on the hub, a pickle of 8.9 GB."""
@@ -77,17 +79,14 @@ NOT_SENT = Note(
 
 
 @dataclass(frozen=True, slots=True)
-class DreamClearOptions(Options):
-    """With what is DreamClear's own. `weights` also takes the released file."""
+class DreamClearOptions(FirstStageOptions):
+    """With what is DreamClear's own."""
 
     base: str | Path | None = None
     """With a released file: folder or hub id of a PixArt-alpha pipeline, which brings VAE, T5 and tokenizer."""
 
     swinir: str | Path | None = None
     """File or hub id of SwinIR's general model; without one, what a saved folder brings, or the weightless pre-pass."""
-
-    allow_pickle: bool = False
-    """Whether weights may be a pickle (.pth, .ckpt)."""
 
     text_device: str = "auto"
     """auto, or cpu: T5 stays in the machine's memory and works there, as in the original."""
@@ -101,23 +100,16 @@ class DreamClearOptions(Options):
     start_point: int = 999
     """How far that one is noised, 0..999."""
 
-    first_stage_color: str = "wavelet"
-    """How colours are held to the pre-pass's picture: wavelet, adain or none."""
-
     mend: str = ""
     """Habits of the original to mend, with commas between: attention, channels, mask, windows; or all."""
 
     def __post_init__(self) -> None:
-        Options.__post_init__(self)  # no plain `super()`: slots make the decorator build the class anew
+        FirstStageOptions.__post_init__(self)  # no plain `super()`: slots make the decorator build the class anew
         self._as_text("base")
         self._as_text("swinir")
-        self._within("start_point", 0, 999)
-        for name, known in (("text_device", TEXT_DEVICES), ("first_stage_color", METHODS)):
-            if getattr(self, name) not in known:
-                raise OptionInvalid(f"{name} must be one of {', '.join(known)}", getattr(self, name), "choose one")
-        for name in ("allow_pickle", "text_negative", "lre"):
-            if not isinstance(getattr(self, name), bool):
-                raise OptionInvalid(f"{name} must be true or false", getattr(self, name), "choose one")
+        self._within("start_point", 0, 999, is_whole=True)
+        self._one_of("text_device", TEXT_DEVICES)
+        self._flags("text_negative", "lre")
         Mends.of(self.mends)
 
     @property
@@ -283,16 +275,17 @@ class DreamClearRestorer(WindowedRestorer):
         self,
         loaded: Loaded,
         image: Tensor,
-        plan: WorkPlan,
+        job: Job,
         windows: tuple[Window, ...],
         texts: Mapping[WindowText, Any],
         generator: Any,
     ) -> Tensor:
-        pipe, chosen, sampling = loaded.pipe, self._chosen, plan.sampling
+        pipe, chosen, plan, sampling = loaded.pipe, self._chosen, job.plan, job.plan.sampling
         pixels = ((image[0].permute(1, 2, 0) + 1) * 127.5).round().byte().cpu().numpy()
         pipe.scheduler.set_timesteps(sampling.steps)
         walk = [int(timestep) for timestep in pipe.scheduler.timesteps][-sampling.walked :]
-        scales = [_scale(pipe.scheduler, sampling.guidance, timestep) for timestep in walk]
+        noise = DiffusionSchedule(pipe.scheduler)
+        scales = [max(LEAST_GUIDANCE, sampling.guidance.at(noise.share(timestep))) for timestep in walk]
 
         def after_step(pipe: Any, index: int, _: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             check_finite(tensors["latents"], f"step {index + 1} of {len(walk)}")
@@ -312,7 +305,7 @@ class DreamClearRestorer(WindowedRestorer):
             start_point=chosen.start_point,
             tile=plan.tile // self.latent_px,
             overlap=plan.overlap // self.latent_px,
-            color_fix=chosen.first_stage_color,
+            color_fix=chosen.colour_for(job.guidance),
             mend=chosen.mends,
             generator=generator,
             output_type="pt",
@@ -320,8 +313,11 @@ class DreamClearRestorer(WindowedRestorer):
         )
         return cast("Tensor", done.images * 2 - 1)
 
+    def _notes(self, job: Job, texts: Mapping[WindowText, tuple[Any, Sent, Sent]]) -> tuple[Note, ...]:
+        return (*super()._notes(job, texts), *self._chosen.colour_notes(job.guidance))
+
     def _record(
-        self, plan: WorkPlan, windows: tuple[Window, ...], texts: Mapping[WindowText, tuple[Any, Sent, Sent]]
+        self, job: Job, windows: tuple[Window, ...], texts: Mapping[WindowText, tuple[Any, Sent, Sent]]
     ) -> dict[str, Any]:
         chosen = self._chosen
         own = {
@@ -329,7 +325,12 @@ class DreamClearRestorer(WindowedRestorer):
             "text_device": chosen.text_device,
             "mended": Mends.of(chosen.mends).to_list(),
         }
-        found = {**super()._record(plan, windows, texts), "dreamclear": own, "licence": self.licence.name}
+        found = {
+            **super()._record(job, windows, texts),
+            "dreamclear": own,
+            "first_stage_color": chosen.colour_for(job.guidance),
+            "licence": self.licence.name,
+        }
         return found if self._digest is None else {**found, "checkpoint_sha256": self._digest}
 
 
@@ -339,14 +340,3 @@ def _classical(pixels: np.ndarray) -> np.ndarray:
     from zoomiqa.imaging.picture import picture_from_array
 
     return load_prepass("classical").clean(picture_from_array(pixels)).pixels
-
-
-def _scale(scheduler: Any, ramp: Ramp, timestep: int) -> float:
-    """The guidance where the walk is, by the noise level as a share of the highest."""
-    table = scheduler.alphas_cumprod
-
-    def noise(at: int) -> float:
-        signal = float(table[at])
-        return float(((1 - signal) / signal) ** 0.5)
-
-    return max(LEAST_GUIDANCE, ramp.at(min(1.0, noise(timestep) / noise(len(table) - 1))))

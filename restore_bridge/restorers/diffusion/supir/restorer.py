@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from restore_bridge import weights
 from restore_bridge.restorers.base import RestoreSettings
 from restore_bridge.restorers.diffusion import loading, sizes
-from restore_bridge.restorers.diffusion.base import Licence, Loaded, WindowedRestorer, WorkPlan, redrawing
+from restore_bridge.restorers.diffusion.base import Job, Licence, Loaded, WindowedRestorer, WorkPlan, redrawing
 from restore_bridge.restorers.diffusion.encoding import ClipEmbedding, Count, Sent, counter
+from restore_bridge.restorers.diffusion.first_stage import FirstStageOptions
 from restore_bridge.restorers.diffusion.memory import Component, Footprint
-from restore_bridge.restorers.diffusion.options import Options, ramp
+from restore_bridge.restorers.diffusion.options import ramp
 from restore_bridge.restorers.diffusion.sampling import Ramp, Sampling
 from restore_bridge.restorers.diffusion.sdxl import BASE, BASE_LICENCE, COMPONENTS, encode_words
-from zoomiqa.errors import OptionInvalid, WeightsMissing, WeightsUnsuitable
+from zoomiqa.errors import WeightsMissing, WeightsUnsuitable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from restore_bridge.restorers.diffusion.latent_tiling import Window, WindowText
     from restore_bridge.restorers.diffusion.supir.sampling import Walk
-    from zoomiqa.types import Box
+    from zoomiqa.types import Box, Note
 
 LICENCE = Licence(f"SupPixel non-commercial (SUPIR), {BASE_LICENCE}", needs_consent=True)
 FOOTPRINT = Footprint(
@@ -42,8 +43,6 @@ FOOTPRINT = Footprint(
     window_bytes=20_000,
     decoder_bytes=4_000,
 )
-SAMPLERS = ("edm", "dpmpp-2m")
-COLOURS = ("wavelet", "adain", "none")
 SDXL_PARTS = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet")
 OWN_PARTS = ("control", "denoise_encoder", "scheduler")
 NEGATIVE_TOKEN = "<supir-negative>"  # noqa: S105 - a mark in a prompt
@@ -63,20 +62,18 @@ FEW_STEPS = {
 """For distilled bases, as the original's options for Juggernaut-XL Lightning say."""
 
 NOISE_SCALES = {"edm": {"quality": 1.02, "fidelity": 1.01}, "dpmpp-2m": {"quality": 1.003, "fidelity": 1.003}}
+"""Of the added noise, by sampler and preset."""
 
 
 @dataclass(frozen=True, slots=True)
-class SUPIROptions(Options):
-    """With what is SUPIR's own. `weights` also takes a released file."""
+class SUPIROptions(FirstStageOptions):
+    """With what is SUPIR's own."""
 
     base: str | Path | None = None
     """With a released file: SDXL or a fine-tune of it, as a pipeline's folder, hub id, or single file."""
 
     configs: str | Path | None = None
     """With a single file as base: pipeline of its family that brings tokenizers and configurations."""
-
-    allow_pickle: bool = False
-    """Whether a file may be a pickle (.ckpt), which torch's restricted reader then reads."""
 
     control: float | None = None
     """How strongly the control holds in the last step, 0..2."""
@@ -96,9 +93,6 @@ class SUPIROptions(Options):
     sampler: str = "edm"
     """edm, or dpmpp-2m for distilled bases (8 steps)."""
 
-    first_stage_color: str = "wavelet"
-    """How colours are held to the first-stage picture: wavelet, adain or none."""
-
     negative_embedding: str | Path | None = None
     """Safetensors file with an embedding for SDXL's two encoders (clip_l, clip_g), put before the negative prompt."""
 
@@ -106,7 +100,7 @@ class SUPIROptions(Options):
     """Whether to keep what looks like mistakes of the original; docs/supir.md lists them."""
 
     def __post_init__(self) -> None:
-        Options.__post_init__(self)  # no plain `super()`: slots make the decorator build the class anew
+        FirstStageOptions.__post_init__(self)  # no plain `super()`: slots make the decorator build the class anew
         for name in ("base", "configs", "negative_embedding"):
             self._as_text(name)
         self._within("control", 0, 2)
@@ -114,17 +108,11 @@ class SUPIROptions(Options):
         self._within("pull", 0, 100)
         self._within("churn", 0, 100)
         self._within("noise_scale", 0.9, 1.2)
-        for name, known in (("sampler", SAMPLERS), ("first_stage_color", COLOURS)):
-            if getattr(self, name) not in known:
-                raise OptionInvalid(
-                    f"there is no {name} of that name", getattr(self, name), f"choose one of {', '.join(known)}"
-                )
-        for name in ("allow_pickle", "faithful"):
-            if not isinstance(getattr(self, name), bool):
-                raise OptionInvalid(f"{name} must be true or false", getattr(self, name), "choose one")
+        self._one_of("sampler", tuple(NOISE_SCALES))
+        self._flags("faithful")
 
     def sampling(self, preset: Sampling, strength: float) -> Sampling:
-        plain = Options.sampling(self, preset, strength)
+        plain = FirstStageOptions.sampling(self, preset, strength)
         control = ramp(preset.control, self.control_start, self.control)
         return Sampling(plain.steps, plain.denoise, plain.guidance, control, self.pull or 0.0)
 
@@ -304,24 +292,32 @@ class SUPIRRestorer(WindowedRestorer):
             faithful=chosen.faithful,
         )
 
+    def _notes(self, job: Job, texts: Mapping[WindowText, tuple[Any, Sent, Sent]]) -> tuple[Note, ...]:
+        return (*super()._notes(job, texts), *self._chosen.colour_notes(job.guidance))
+
     def _record(
-        self, plan: WorkPlan, windows: tuple[Window, ...], texts: Mapping[WindowText, tuple[Any, Sent, Sent]]
+        self, job: Job, windows: tuple[Window, ...], texts: Mapping[WindowText, tuple[Any, Sent, Sent]]
     ) -> dict[str, Any]:
-        walk = self.walk(plan)
+        walk = self.walk(job.plan)
         own = {"sampler": walk.sampler, "churn": walk.churn, "noise_scale": walk.noise_scale, "faithful": walk.faithful}
-        found = {**super()._record(plan, windows, texts), "supir": own, "licence": self.licence.name}
+        found = {
+            **super()._record(job, windows, texts),
+            "supir": own,
+            "first_stage_color": self._chosen.colour_for(job.guidance),
+            "licence": self.licence.name,
+        }
         return found if self._digest is None else {**found, "checkpoint_sha256": self._digest}
 
     def _work(
         self,
         loaded: Loaded,
         image: Tensor,
-        plan: WorkPlan,
+        job: Job,
         windows: tuple[Window, ...],
         texts: Mapping[WindowText, Any],
         generator: Any,
     ) -> Tensor:
-        pipe = loaded.pipe
+        pipe, plan = loaded.pipe, job.plan
         words = {text: pipe.words(found.hidden, found.pooled) for text, found in texts.items()}
         return cast(
             "Tensor",
@@ -331,7 +327,7 @@ class SUPIRRestorer(WindowedRestorer):
                 self.walk(plan),
                 tuple(window.box for window in windows),
                 generator=generator,
-                color_fix=self._chosen.first_stage_color,
+                color_fix=self._chosen.colour_for(job.guidance),
                 check=lambda latent: self._check_latent(latent, plan),
             ),
         )

@@ -30,7 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from restore_bridge.restorers.diffusion.sampling import Ramp, check_finite
+from restore_bridge.restorers.diffusion.sampling import PULL_ENDS_BELOW, Ramp, check_finite
 from restore_bridge.restorers.diffusion.supir.schedule import RELEASED_MAXIMUM, SUPIRSchedule
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from zoomiqa.types import Box
 
 Sampler = Literal["edm", "dpmpp-2m"]
-SAMPLERS: tuple[Sampler, ...] = ("edm", "dpmpp-2m")
-PULL_ENDS_BELOW = 0.05
 MOST_CHURN = 2**0.5 - 1
 
 Denoise = Callable[["Tensor", int, "Tensor", float], "Tensor"]
