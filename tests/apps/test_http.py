@@ -4,9 +4,11 @@ import io
 import json
 import time
 import zipfile
+from dataclasses import fields
 
 import pytest
 
+from apps.service.tasks import RestoreTask
 from tests.apps.conftest import finished
 from zoomiqa import assess, open_picture
 from zoomiqa.records import schema
@@ -137,6 +139,11 @@ PROBLEMS = [
     ("/v1/restore", {"picture": "photo"}, {"restorer": "sdxl-tile"}, 422, "ZIQ-501"),
     ("/v1/restore", {"picture": "photo"}, {"restorer": "../../x"}, 422, "ZIQ-501"),
     ("/v1/restore", {"picture": "photo"}, {"negative": "x" * 5000}, 422, "ZIQ-501"),
+    ("/v1/restore", {"picture": "photo"}, {"strenght": "0.2"}, 422, "ZIQ-501"),
+    ("/v1/assess", {"picture": "photo"}, {"strength": "0.2"}, 422, "ZIQ-501"),
+    ("/v1/assess", {"image": "photo"}, {}, 400, "ZIQ-806"),
+    ("/v1/assess", {"picture": "photo", "mask": "photo"}, {}, 400, "ZIQ-806"),
+    ("/v1/assess", {}, {"picture": "photo.png"}, 400, "ZIQ-806"),
     ("/v1/score", {"before": "photo"}, {}, 400, "ZIQ-806"),
 ]
 
@@ -144,11 +151,33 @@ PROBLEMS = [
 @pytest.mark.parametrize(("path", "files", "data", "status", "code"), PROBLEMS)
 def test_problems(client, photo, path, files, data, status, code):
     files = {name: ("photo.png", photo) if value == "photo" else value for name, value in files.items()}
-    answer = client.post(path, files=files or None, data=data or {"x": "1"})
+    answer = client.post(path, files=files or None, data=data or (None if files else {"x": "1"}))
     assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
     assert set(body) >= {"type", "title", "status", "detail", "code"}
+
+
+def test_a_misspelt_option_is_told_the_right_one(client, photo):
+    answer = client.post("/v1/restore", files=send(photo), data={"strenght": "0.2"})
+    assert "did you mean strength?" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "allow"),
+    [
+        ("GET", "/v1/nothing", 404, None),
+        ("GET", "/v1/jobs", 404, None),
+        ("POST", "/v1/jobs/none/files", 404, None),
+        ("DELETE", "/v1/jobs/none", 405, "GET"),
+        ("GET", "/v1/restore", 405, "POST"),
+    ],
+)
+def test_other_addresses_and_methods_are_problems_too(client, method, path, status, allow):
+    answer = client.request(method, path)
+    assert (answer.status_code, answer.headers.get("allow")) == (status, allow)
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == status
 
 
 @pytest.mark.parametrize(
@@ -181,4 +210,6 @@ def test_limits_health_and_description(client):
         "/v1/restore",
         "/v1/score",
     ]
+    form = description["paths"]["/v1/restore"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(form["properties"]) == {"picture", "url", *(field.name for field in fields(RestoreTask))}
     json.dumps(description)
