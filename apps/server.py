@@ -6,10 +6,13 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from zoomiqa.errors import OptionInvalid
 
 from .service.desk import Desk
 from .service.settings import ServiceSettings
@@ -28,8 +31,34 @@ class Place:
 
     host: str = "127.0.0.1"
     port: int = 7860
+    """0 takes one that is free."""
+
     trusted_proxy: str | None = None
     """Address of a reverse proxy whose word on the client's address is taken."""
+
+    def listen(self) -> socket.socket:
+        """A socket that listens there; what comes in waits until it is served.
+
+        Raises:
+            OptionInvalid: there is no such address or port, or another process listens there.
+        """
+        if not 0 <= self.port <= 65535:
+            raise OptionInvalid("a port must lie in 0..65535", self.port, "7860 is the default")
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        try:
+            return socket.create_server((self.host, self.port), family=family, backlog=2048)
+        except OSError as error:
+            reason = error.strerror or "unknown reason"
+            raise OptionInvalid(
+                f"this address cannot be listened at ({reason})",
+                f"{self.host}:{self.port}",
+                "choose another port or host",
+            ) from error
+
+    def url(self, listening: socket.socket) -> str:
+        """The address in a browser."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{listening.getsockname()[1]}"
 
 
 def build(desk: Desk, *, with_pages: bool = True) -> Guards:
@@ -43,25 +72,33 @@ def build(desk: Desk, *, with_pages: bool = True) -> Guards:
     return Guards(whole, upload_bytes=2 * desk.settings.limits.file_bytes + _FORM_BYTES)
 
 
-def run(settings: ServiceSettings, place: Place, *, with_pages: bool = True) -> None:
+def run(
+    settings: ServiceSettings, place: Place, *, with_pages: bool = True, on_ready: Callable[[str], None] | None = None
+) -> None:
     """Serve until it is interrupted.
 
+    Args:
+        settings: Of the service.
+        place: Where it listens; that is settled before anything is begun.
+        with_pages: Whether there are pages beside the HTTP interface.
+        on_ready: Told the address once everything is ready to work.
+
     Raises:
+        OptionInvalid: it cannot listen there.
         RecordLocked: another process serves the same folder.
         OutputFailed: the folder cannot be used.
         ServiceError: no worker came up.
     """
     import uvicorn
 
-    desk = Desk(settings)
     with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(place.listen())
+        desk = Desk(settings)
         stack.callback(desk.close)
         stack.enter_context(_own_temporary_folder(settings.folder))
         desk.open()
         config = uvicorn.Config(
             build(desk, with_pages=with_pages),
-            host=place.host,
-            port=place.port,
             log_level="warning",
             server_header=False,
             proxy_headers=place.trusted_proxy is not None,
@@ -71,7 +108,9 @@ def run(settings: ServiceSettings, place: Place, *, with_pages: bool = True) -> 
             h11_max_incomplete_event_size=2**16,
         )
         desk.wait_until_ready()
-        uvicorn.Server(config).run()
+        if on_ready is not None:
+            on_ready(place.url(listening))
+        uvicorn.Server(config).run([listening])
 
 
 @contextlib.contextmanager

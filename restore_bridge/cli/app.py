@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
     place.add_argument(
         "--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1, this machine only)"
     )
-    place.add_argument("--port", type=int, default=7860, help="port to listen at (default: 7860)")
+    place.add_argument("--port", type=int, default=7860, help="port to listen at; 0 takes a free one (default: 7860)")
     place.add_argument(
         "--data",
         type=Path,
@@ -103,8 +103,11 @@ def app(arguments: argparse.Namespace) -> int:
         apps_module("studio.page")
     settings = _settings(arguments, doctor)
     place = server.Place(arguments.host, arguments.port, arguments.trust_proxy)
-    common.complain("restore-bridge", f"serving at http://{arguments.host}:{arguments.port} (Ctrl-C ends it)")
-    server.run(settings, place, with_pages=not arguments.no_pages)
+
+    def on_ready(url: str) -> None:
+        common.complain("restore-bridge", f"serving at {url} (Ctrl-C ends it)")
+
+    server.run(settings, place, with_pages=not arguments.no_pages, on_ready=on_ready)
     return common.EXIT_OK
 
 
