@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from restore_bridge.color import COLOR_FIXES
@@ -99,6 +100,12 @@ class BridgeSettings:
             raise OptionInvalid(f"seeds times strengths must be at most {MOST_CANDIDATES}", count, "leave some out")
         if not 1 <= self.loop <= MOST_ROUNDS:
             raise OptionInvalid(f"loop must lie in 1..{MOST_ROUNDS}", self.loop, "one round is the default")
+        if not isfinite(self.min_gain):
+            raise OptionInvalid("min_gain must be a number", self.min_gain, "0 is the default")
+        if not 0 <= self.min_consistency <= 1:
+            raise OptionInvalid(
+                "min_consistency must lie in 0..1", self.min_consistency, f"{MIN_CONSISTENCY:g} is usual"
+            )
         if not 0 <= self.max_change <= 255:
             raise OptionInvalid("max_change must lie in 0..255", self.max_change, f"{MAX_CHANGE:g} is the default")
         if not 0 < self.strength <= 1:

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zoomiqa.errors import OptionInvalid
-from zoomiqa.types import Box, score_from_rating
+from zoomiqa.types import Assessment, Box, Finding, ImageInfo, Round, Sections, failed, score_from_rating
+from zoomiqa.vocabulary import Flaw, Severity
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.lists(st.floats(0, 1), min_size=4, max_size=4))
@@ -36,3 +37,14 @@ def test_a_box_without_area_is_refused(corners):
 @pytest.mark.parametrize(("rating", "score"), [(1.0, 0.0), (5.0, 100.0), (3.25, 56.25), (None, None)])
 def test_scores(rating, score):
     assert score_from_rating(rating) == score
+
+
+def test_an_assessment_is_read_back_from_its_record():
+    finding = Finding(Flaw.NOISE, Severity.SEVERE, 0.5, "noise_sigma", 7.25, 3.0, (0.0, 0.0, 0.5, 0.5), "upper left")
+    first = Round(0, "", Sections(directions="Crisp leaves.", issues="Severe noise."), 2.5, None, findings=(finding,))
+    second = Round(1, "", Sections(summary="Grain."), 2.25, None, shown_box=Box(1, 2, 30, 40))
+    image = ImageInfo("a.png", "0" * 64, 64, 48, "PNG")
+    assessment = Assessment((first, second), 2.25, image=image)
+    assert Assessment.from_dict(assessment.to_dict()) == assessment
+    error = failed({"code": "ZIQ-101", "type": "ImageUnreadable", "message": "no picture"}, image=image)
+    assert Assessment.from_dict(error.to_dict()) == error

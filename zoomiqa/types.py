@@ -9,11 +9,11 @@ Spaces of boxes are in the names: `box` is half-open integer pixels `(x1, y1, x2
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Protocol
 
-from zoomiqa.errors import OptionInvalid
+from zoomiqa.errors import OptionInvalid, RecordCorrupt
 from zoomiqa.vocabulary import Flaw, Severity
 
 SCHEMA_VERSION = "1.1"
@@ -73,6 +73,15 @@ class Box:
 
     def to_list(self) -> list[int]:
         return [self.x1, self.y1, self.x2, self.y2]
+
+    @classmethod
+    def from_list(cls, corners: Iterable[Any]) -> Box:
+        """The inverse of `to_list`.
+
+        Raises:
+            OptionInvalid, TypeError, ValueError: not four corners of a box.
+        """
+        return cls(*(int(corner) for corner in corners))
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +240,26 @@ class Finding:
             "detail": self.detail,
         }
 
+    @classmethod
+    def from_dict(cls, finding: Mapping[str, Any]) -> Finding:
+        """The inverse of `to_dict`, but for rounding.
+
+        Raises:
+            KeyError, TypeError, ValueError: a part is missing, of the wrong type, or not finite.
+        """
+        left, top, right, bottom = (_number(edge) for edge in finding["box_fraction"])
+        return cls(
+            flaw=Flaw(finding["flaw"]),
+            severity=Severity(finding["severity"]),
+            strength=_number(finding["strength"]),
+            signal=str(finding["signal"]),
+            value=_number(finding["value"]),
+            limit=_number(finding["limit"]),
+            box_fraction=(left, top, right, bottom),
+            region=str(finding["region"]),
+            detail=str(finding["detail"]),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -270,6 +299,15 @@ class Sections:
             "issues": self.issues,
             "decision": self.decision,
         }
+
+    @classmethod
+    def from_dict(cls, sections: Mapping[str, Any]) -> Sections:
+        """The inverse of `to_dict`.
+
+        Raises:
+            TypeError: a section is no text.
+        """
+        return cls(**{field.name: _text(sections.get(field.name)) for field in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +363,25 @@ class Round:
             "notes": [note.to_dict() for note in self.notes],
         }
 
+    @classmethod
+    def from_dict(cls, look: Mapping[str, Any]) -> Round:
+        """What a record says of a look, without the reply itself: its text, tool, tokens and notes.
+
+        Raises:
+            AttributeError, KeyError, OptionInvalid, OverflowError, TypeError, ValueError: a part is missing or wrong.
+        """
+        shown = look["shown_box"]
+        return cls(
+            index=int(look["index"]),
+            text="",
+            sections=Sections.from_dict(look["sections"]),
+            rating=_number_or_none(look["rating"]),
+            tool=None,
+            shown_box=None if shown is None else Box.from_list(shown),
+            attributes={str(name): _number(value) for name, value in look.get("attributes", {}).items()},
+            findings=tuple(Finding.from_dict(finding) for finding in look["findings"]),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
@@ -351,6 +408,16 @@ class ImageInfo:
             "height": self.height,
             "format": self.format,
         }
+
+    @classmethod
+    def from_dict(cls, image: Mapping[str, Any]) -> ImageInfo:
+        """The inverse of `to_dict`; a size that is not known is 0.
+
+        Raises:
+            AttributeError, OverflowError, TypeError, ValueError: a part is of the wrong type.
+        """
+        width, height = (int(image.get(side) or 0) for side in ("width", "height"))
+        return cls(_text(image.get("path")), _text(image.get("sha256")), width, height, _text(image.get("format")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -459,7 +526,52 @@ class Assessment:
             "error": dict(self.error) if self.error else None,
         }
 
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Assessment:
+        """What a record says of a picture: its size, rating and looks (see `Round.from_dict`), who rated, or the error.
+
+        Raises:
+            RecordCorrupt: a part is missing or of the wrong type.
+        """
+        try:
+            image, error = record.get("image"), record.get("error")
+            info = None if image is None else ImageInfo.from_dict(image)
+            if error is not None:
+                return failed({str(key): str(value) for key, value in error.items()}, image=info)
+            rounds = tuple(Round.from_dict(look) for look in record.get("rounds") or ())
+            if any(look.shown_box for look in rounds) and info is not None and not (info.width > 0 < info.height):
+                raise ValueError("a region of a picture without a size")
+            rating, assessor = _number_or_none(record.get("rating")), record.get("assessor")
+            return cls(
+                rounds,
+                rounds[-1].rating if rating is None and rounds else rating,
+                spread=_number_or_none(record.get("spread")),
+                image=info,
+                assessor=None if assessor is None else AssessorInfo(**{key: str(assessor[key]) for key in assessor}),
+            )
+        except (AttributeError, KeyError, OptionInvalid, OverflowError, TypeError, ValueError) as wrong:
+            raise RecordCorrupt(
+                "a record is not one of `zoomiqa assess`", f"{type(wrong).__name__}: {wrong}", "mend or remove it"
+            ) from wrong
+
 
 def failed(error: Mapping[str, str], *, rounds: tuple[Round, ...] = (), image: ImageInfo | None = None) -> Assessment:
     """An assessment that did not come about."""
     return Assessment(rounds=rounds, rating=None, error=dict(error), image=image)
+
+
+def _text(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} in place of text")
+    return value
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError("a number that is not finite")
+    return number
+
+
+def _number_or_none(value: Any) -> float | None:
+    return None if value is None else _number(value)

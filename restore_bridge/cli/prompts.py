@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,21 +100,36 @@ def _guidances(arguments: argparse.Namespace) -> Iterator[tuple[str | None, Guid
 
 
 def _records(source: str | None) -> Iterator[Mapping[str, Any]]:
+    """The records of a file, or of standard input for "-".
+
+    Raises:
+        OptionInvalid: there is none.
+        RecordCorrupt: a line cannot be read.
+    """
     from zoomiqa.errors import OptionInvalid
     from zoomiqa.records import latest, read_record_lines, read_records
 
     if source is None:
         return
+    count = 0
     try:
-        if source != "-":
-            yield from latest(read_records(Path(source)))
-            return
-        if sys.stdin is None or sys.stdin.closed:
-            raise OptionInvalid("there is no standard input to read", None, "pipe records in, or name a file")
-        # As they come: a later record of the same picture does not take back what was written already.
-        yield from read_record_lines(getattr(sys.stdin, "buffer", sys.stdin), "stdin")
+        for record in read_record_lines(_stdin(), "stdin") if source == "-" else latest(read_records(Path(source))):
+            count += 1
+            yield record
     except OSError as error:
         raise OptionInvalid("the records cannot be read", source, error.strerror or "check the path") from error
+    if not count:
+        raise OptionInvalid("there is no whole record", source, "give what `zoomiqa assess` writes")
+
+
+def _stdin() -> Iterable[bytes | str]:
+    """Lines as they come: a later record of the same picture does not take back what was written already."""
+    from zoomiqa.errors import OptionInvalid
+
+    if sys.stdin is None or sys.stdin.closed:
+        raise OptionInvalid("there is no standard input to read", None, "pipe records in, or name a file")
+    lines: Iterable[bytes | str] = getattr(sys.stdin, "buffer", sys.stdin)
+    return lines
 
 
 def assessment_from_record(record: Mapping[str, Any]) -> Assessment:
@@ -125,17 +140,15 @@ def assessment_from_record(record: Mapping[str, Any]) -> Assessment:
     Raises:
         RecordCorrupt: a part is missing or of the wrong type.
     """
-    from zoomiqa import recall
     from zoomiqa.errors import RecordCorrupt
+    from zoomiqa.types import Assessment
 
     before = record.get("before")
-    if isinstance(before, Mapping):
-        record = {**before, "image": record.get("image"), "error": record.get("error")}
-    assessment = recall.assessment_from_record(record)
-    if assessment.error is None and not assessment.rounds:
-        for name in ("positive", "negative"):
-            if not isinstance(record.get(name, ()), str | None):
-                raise RecordCorrupt(
-                    "a record is not one of `zoomiqa assess`", f"no looks and no `{name}`", "mend or remove it"
-                )
+    rounds = before.get("rounds") if isinstance(before, Mapping) else record.get("rounds")
+    assessment = Assessment.from_dict({**record, "rounds": rounds})
+    sides = [record.get(side, 0) for side in ("positive", "negative")]
+    if not (assessment.rounds or assessment.error or all(side is None or isinstance(side, str) for side in sides)):
+        raise RecordCorrupt(
+            "a record is not one of `zoomiqa assess`", None, "it needs rounds, or texts called positive and negative"
+        )
     return assessment

@@ -1,6 +1,7 @@
 """The pipeline: what is tried, what is kept, and why."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -264,6 +265,11 @@ def test_the_record_is_json(photo):
         {"loop": 0},
         {"loop": 9},
         {"max_change": -1},
+        {"max_change": math.nan},
+        {"min_gain": math.nan},
+        {"min_gain": math.inf},
+        {"min_consistency": math.nan},
+        {"min_consistency": 5},
     ],
 )
 def test_bad_settings_are_refused(change):

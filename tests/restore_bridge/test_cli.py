@@ -422,6 +422,8 @@ def test_failures_are_lines_of_their_own_in_prompts_and_plan(run_folder, tmp_pat
         ("[1]\n", "ZIQ-302"),
         ("[" * 100_000 + "\n", "ZIQ-302"),
         ('{"image": null}\n', "ZIQ-302"),
+        ("not json", "ZIQ-501"),
+        ("", "ZIQ-501"),
         (None, "ZIQ-501"),
     ],
 )
@@ -437,7 +439,8 @@ def test_bad_records_on_stdin_are_errors_with_a_code(text, words, monkeypatch, c
 
 def test_bad_record_files_are_errors_with_a_code(run_folder, tmp_path, capsys):
     root, _ = run_folder
-    for path in (tmp_path / "missing.jsonl", tmp_path):
+    (tmp_path / "cut.jsonl").write_text('{"image": ')
+    for path in (tmp_path / "missing.jsonl", tmp_path, tmp_path / "cut.jsonl"):
         assert main(["prompts", "--from-jsonl", str(path)]) == 2
         assert "ZIQ-501" in capsys.readouterr().err
     assert zoomiqa_main(["assess", str(root / "photos/noisy.png"), "--out", str(tmp_path / "r.jsonl")]) == 0

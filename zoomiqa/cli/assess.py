@@ -147,15 +147,15 @@ def _write_sidecar(assessment: Assessment, path: Path, *, stars: bool) -> bool:
 
 def _catch_up(record: Mapping[str, Any], path: Path, *, stars: bool) -> bool:
     """Write the sidecar of a picture that an earlier run rated, unless it is there; whether there is one now."""
-    from zoomiqa.recall import assessment_from_record
     from zoomiqa.sidecars import read_sidecar
+    from zoomiqa.types import Assessment
 
     if record.get("rating") is None:
         return True
     with suppress(ZoomIQAError):  # one that cannot be read: writing says why
         if ({"Rating", "stars"} if stars else {"Rating"}) <= (read_sidecar(path) or {}).keys():
             return True
-    return _write_sidecar(assessment_from_record(record), path, stars=stars)
+    return _write_sidecar(Assessment.from_dict(record), path, stars=stars)
 
 
 def _can_be_watched(arguments: argparse.Namespace, assessor: Assessor) -> bool:
