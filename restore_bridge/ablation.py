@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from restore_bridge.bridge import RestoreBridge
 from restore_bridge.comparison import compare
 from restore_bridge.guidance import Guidance, split_guidance
-from restore_bridge.prompts import Prompts, compose
+from restore_bridge.prompts import Prompts
 from restore_bridge.restorers import REGISTRY, Restorer
 from restore_bridge.selection import Candidate, asked_places, choose, rounded_standing
 from restore_bridge.settings import BridgeSettings, Trial, plan_trials
@@ -172,8 +172,7 @@ class Ablation:
         """The text that `arm` gives the restorer; where it has suffixes of its own, it adds them itself."""
         words = guidance if arm.has_words else Guidance()
         tail = arm.has_generic and not self.has_own_suffixes
-        encoder = self.bridge.restorer.capabilities.encoder
-        return compose(words, encoder, quality=tail, limits=self.bridge.limits)
+        return self.bridge.compose(words, quality=tail)
 
     def restore(self, arm: Arm, trial: Trial, subject: Subject) -> tuple[Picture, dict[str, Any]]:
         """Restore one picture in one arm.

@@ -21,7 +21,7 @@ from restore_bridge.prepass import Prepass, describe_prepass, load_prepass
 from restore_bridge.prompts import Prompts, compose
 from restore_bridge.provenance import mark
 from restore_bridge.restorers import Restored, Restorer, RestoreSettings, load_restorer
-from restore_bridge.restorers.base import ChecksItself, PlansWork, check_factor, check_scale
+from restore_bridge.restorers.base import ChecksItself, CountsTokens, PlansWork, check_factor, check_scale
 from restore_bridge.results import BridgeResult, LoopRound, Plan
 from restore_bridge.scoring import consistency, unasked_change
 from restore_bridge.selection import Candidate, asked_places, choose, describe, nearest
@@ -78,7 +78,10 @@ class RestoreBridge:
             self.restorer.check_ready()
 
     def plan(self, picture: Picture, before: Assessment | None = None, *, guidance: Guidance | None = None) -> Plan:
-        """What `run` would do with these, its own arguments; nothing is restored."""
+        """What `run` would do with these, its own arguments; nothing is restored.
+
+        No tokenizer is loaded either: the length of the prompts is estimated.
+        """
         settings = self.settings
         self._check(picture)
         if guidance is None:
@@ -91,7 +94,7 @@ class RestoreBridge:
             result_size=(picture.width * settings.scale, picture.height * settings.scale),
             candidates=trials,
             loop=settings.loop,
-            prompts=self._compose(guidance),
+            prompts=compose(guidance, self.restorer.capabilities.encoder, limits=self.limits),
             guidance=guidance,
             actions=plan_actions(guidance),
             work=self._plan_work(picture),
@@ -196,6 +199,17 @@ class RestoreBridge:
         candidate = self._redraw(candidate, scene, start, before, guidance, prompts, asked)
         return self._rate(candidate, scene, asked)
 
+    def compose(self, guidance: Guidance, *, quality: bool = True) -> Prompts:
+        """`guidance` as the restorer's encoder takes it, counted by the restorer itself where it can.
+
+        Args:
+            guidance: What is asked for.
+            quality: Whether a general quality tail may fill what is left.
+        """
+        count = self.restorer.token_counter() if isinstance(self.restorer, CountsTokens) else None
+        encoder = self.restorer.capabilities.encoder
+        return compose(guidance, encoder, count=count, quality=quality, limits=self.limits)
+
     def _round(
         self, scene: _Scene, earlier: list[LoopRound], best: Candidate | None
     ) -> tuple[LoopRound, Candidate | None]:
@@ -206,7 +220,7 @@ class RestoreBridge:
         else:
             assessment, guidance = best.assessment, self._split(best.assessment)
             start = _Start(best.picture, best.picture, 1)
-        prompts = self._compose(guidance)
+        prompts = self.compose(guidance)
         asked = tuple(place for one in [*(one.guidance for one in earlier), guidance] for place in asked_places(one))
         drawn: list[Candidate] = []
         self._give_way(to_restorer=True)
@@ -338,9 +352,6 @@ class RestoreBridge:
 
     def _split(self, assessment: Assessment) -> Guidance:
         return split_guidance(assessment, prompt=self.settings.prompt, negative=self.settings.negative)
-
-    def _compose(self, guidance: Guidance) -> Prompts:
-        return compose(guidance, self.restorer.capabilities.encoder, limits=self.limits)
 
     def _untouched(
         self, picture: Picture, before: Assessment, reason: str, error: Mapping[str, str] | None

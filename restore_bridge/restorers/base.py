@@ -11,7 +11,7 @@ from zoomiqa.types import Note
 
 if TYPE_CHECKING:
     from restore_bridge.guidance import Guidance
-    from restore_bridge.prompts import Prompts
+    from restore_bridge.prompts import Prompts, TokenCounter
     from zoomiqa.imaging.picture import Picture
 
 
@@ -164,6 +164,18 @@ class PlansWork(Protocol):
 
     def plan(self, size: tuple[int, int], settings: RestoreSettings) -> Plan:
         """Sizes, tiles, steps and memory for a picture of `size` (width, height); nothing is loaded."""
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A restorer whose text encoder counts for itself what it can read."""
+
+    def token_counter(self) -> TokenCounter | None:
+        """Tokens of a text, without marks, as its tokenizer has them; `None` where that cannot be had.
+
+        May fetch the tokenizer, but no network.
+        """
         ...
 
 

@@ -604,6 +604,46 @@ def test_a_picture_of_nan_is_an_error_with_a_remedy(name, tiny, picture, monkeyp
         redraw(restorer, picture)
 
 
+@pytest.mark.parametrize("name", sorted(tiny_diffusion.BUILDERS))
+def test_tokenizers_loaded_alone_count_as_the_pipelines_do(name, tiny):
+    restorer = load_restorer(name, weights=tiny(name), accept_licence=True)
+    count = restorer.token_counter()
+    assert restorer._kept is None
+    of_pipeline = restorer.count(restorer.load_pipeline(restorer.source, "fp32"))
+    for text in ("sharp focus", "severe noise in the upper left, a red cat"):
+        assert count(text) == of_pipeline(text) > 0
+
+
+def test_the_bridge_counts_with_the_restorers_tokenizer(make, picture):
+    from restore_bridge.bridge import RestoreBridge
+    from restore_bridge.settings import BridgeSettings
+
+    restorer = make("sdxl-tile")
+    many = ", ".join(f"sharp focus {number} on the red cat" for number in range(40))
+    guidance = split_text(many, "Severe noise.")
+    bridge = RestoreBridge(settings=BridgeSettings(candidates=1), restorer=restorer)
+    (first,) = bridge.run(picture, guidance=guidance).rounds
+    report = first.prompts.report
+    assert report["counted_by"] == "tokenizer"
+    assert report["positive_tokens"] == restorer.token_counter()(first.prompts.positive) <= 150
+    assert report["cut"]
+    sent = first.candidates[0].steps[0]["sent"][0]["positive"]["chunks"]
+    assert ", ".join(sent).startswith(first.prompts.positive)
+    assert bridge.plan(picture, guidance=guidance).prompts.report["counted_by"] == "estimate"
+
+
+def test_without_a_tokenizer_the_length_is_estimated_and_the_reason_told(picture, tmp_path):
+    from restore_bridge.bridge import RestoreBridge
+    from restore_bridge.settings import BridgeSettings
+
+    for options, error in (({"weights": str(tmp_path)}, "WeightsUnsuitable"), ({}, "OptionInvalid")):
+        restorer = load_restorer("sdxl-tile" if options else "flux-upscaler", **options, **SMALL)
+        assert restorer.token_counter() is None
+        (first,) = RestoreBridge(settings=BridgeSettings(candidates=1), restorer=restorer).run(picture).rounds
+        assert first.prompts.report["counted_by"] == "estimate"
+        assert first.candidates[0].error["type"] == error
+
+
 def test_running_out_of_memory_halves_the_tile_once(make, picture, monkeypatch):
     import torch
 

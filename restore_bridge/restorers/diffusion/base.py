@@ -10,12 +10,13 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from restore_bridge.prompts import Prompts, compose
 from restore_bridge.restorers.base import DEFAULT_SETTINGS, Capabilities, Restored, RestoreSettings, check_scale
 from restore_bridge.restorers.diffusion import loading, sizes
-from restore_bridge.restorers.diffusion.encoding import Count, Sent, with_suffix
+from restore_bridge.restorers.diffusion.encoding import Count, Sent, counter, with_suffix
 from restore_bridge.restorers.diffusion.latent_tiling import (
     Window,
     WindowText,
@@ -33,7 +34,7 @@ from restore_bridge.restorers.diffusion.memory import (
 )
 from restore_bridge.restorers.diffusion.options import Options
 from restore_bridge.restorers.diffusion.sampling import Sampling, Step, check_finite, denoise, schedule_for
-from zoomiqa.errors import OptionInvalid, WeightsError, WeightsUnsuitable
+from zoomiqa.errors import OptionInvalid, WeightsError, WeightsUnsuitable, ZoomIQAError
 from zoomiqa.types import Note
 
 if TYPE_CHECKING:
@@ -180,6 +181,10 @@ class DiffusionRestorer(ABC):
     parts: ClassVar[tuple[str, ...]]
     """Networks and tokenizers that a pipeline folder must name."""
 
+    tokenizers: ClassVar[Mapping[str, str]]
+    """Those of `parts` by which tokens are counted, with their classes in transformers. A text has as many tokens as
+    the one that finds most in it."""
+
     presets: ClassVar[Mapping[str, Sampling]]
     quality_suffix: ClassVar[str] = ""
     negative_suffix: ClassVar[str] = ""
@@ -291,6 +296,23 @@ class DiffusionRestorer(ABC):
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def count(self, pipe: Any) -> Count:
+        """Counts tokens with the pipeline's own tokenizers."""
+        return counter(*(getattr(pipe, name) for name in self.tokenizers))
+
+    def token_counter(self) -> Count | None:
+        """See `CountsTokens`; the tokenizers are loaded alone, and once."""
+        return self._counter
+
+    @cached_property
+    def _counter(self) -> Count | None:
+        try:
+            self.check_licence()
+            loading.import_torch()
+            return counter(*(loading.load_tokenizer(self.source, *each) for each in self.tokenizers.items()))
+        except ZoomIQAError:  # `restore` meets it as well, and says it
+            return None
 
     def sources(self) -> dict[str, str]:
         """Where the weights come from, for the record."""
@@ -416,10 +438,6 @@ class DiffusionRestorer(ABC):
 
 class WindowedRestorer(DiffusionRestorer):
     """A model that redraws a latent window by window, each under its own words."""
-
-    @abstractmethod
-    def count(self, pipe: Any) -> Count:
-        """Counts tokens with the pipeline's own tokenizer."""
 
     @abstractmethod
     def encode_text(self, loaded: Loaded, text: WindowText) -> tuple[Any, Sent, Sent]:

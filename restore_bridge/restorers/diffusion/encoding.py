@@ -9,7 +9,7 @@ Two kinds of encoder:
   are only words.
 - T5 reads a fixed number of tokens with an attention mask; phrases that do not fit are left out whole, the last first.
 
-Tokens are counted with the loaded pipeline's own tokenizer.
+Tokens are counted with the pipeline's own tokenizers, loaded with it or alone.
 """
 
 from __future__ import annotations

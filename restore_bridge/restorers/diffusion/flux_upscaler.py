@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from restore_bridge.restorers.diffusion.base import Licence, Loaded, WorkPlan, redrawing, torch_type
 from restore_bridge.restorers.diffusion.controlled import ControlledRestorer
 from restore_bridge.restorers.diffusion.encoding import (
-    Count,
     Sent,
     chunk_phrases,
     counter,
@@ -88,6 +87,7 @@ class FluxUpscalerRestorer(ControlledRestorer):
     default_weights = "black-forest-labs/FLUX.1-dev"
     default_controlnet = "jasperai/Flux.1-dev-Controlnet-Upscaler"
     parts = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "transformer", "scheduler")
+    tokenizers: ClassVar = {"tokenizer_2": "T5TokenizerFast"}
     presets: ClassVar = {
         "quality": Sampling(steps=28, denoise=0.6, guidance=Ramp(2.0, 2.0), control=Ramp(0.6, 0.6)),
         "fidelity": Sampling(steps=28, denoise=0.4, guidance=Ramp(1.5, 1.5), control=Ramp(0.8, 0.8)),
@@ -107,9 +107,6 @@ class FluxUpscalerRestorer(ControlledRestorer):
 
     def denoisers(self, pipe: Any) -> tuple[Any, ...]:
         return (pipe.transformer, pipe.controlnet)
-
-    def count(self, pipe: Any) -> Count:
-        return counter(pipe.tokenizer_2)
 
     def encode_text(self, loaded: Loaded, text: WindowText) -> tuple[FluxText, Sent, Sent]:
         pipe, count = loaded.pipe, self.count(loaded.pipe)

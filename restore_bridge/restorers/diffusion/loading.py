@@ -202,6 +202,26 @@ def from_pretrained(
         return maker.from_pretrained(source.where, **options)
 
 
+def load_tokenizer(source: Source, part: str, kind: str) -> Any:
+    """One tokenizer of a pipeline, alone.
+
+    Args:
+        source: The pipeline.
+        part: Its name there.
+        kind: Its class in transformers.
+
+    Raises:
+        WeightsError: as `from_pretrained`.
+    """
+    import transformers
+
+    if source.folder is not None and not source.holds(part):  # transformers would make one of nothing
+        raise WeightsUnsuitable(f"the folder holds no {part}", source.text, "give a saved pipeline")
+    with _told(source), quiet():
+        maker = getattr(transformers, kind)
+        return maker.from_pretrained(source.where, subfolder=part, revision=source.revision or "main")
+
+
 def model_index(source: Source) -> Mapping[str, Any] | None:
     """The list of networks of a local pipeline folder; `None` for a hub id.
 

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from restore_bridge.restorers.diffusion.base import LatentRestorer, Licence, Loaded, redrawing
 from restore_bridge.restorers.diffusion.encoding import (
-    Count,
     Sent,
     T5Embedding,
-    counter,
     encode_t5,
     fit_phrases,
 )
@@ -57,6 +55,7 @@ class PixArtRestorer(LatentRestorer):
     licence = LICENCE
     default_weights = "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"
     parts = ("vae", "text_encoder", "tokenizer", "transformer", "scheduler")
+    tokenizers: ClassVar = {"tokenizer": "T5Tokenizer"}
     presets: ClassVar = {
         "quality": Sampling(steps=30, denoise=0.4, guidance=Ramp(4.5, 4.5), control=Ramp(0.0, 0.0)),
         "fidelity": Sampling(steps=30, denoise=0.25, guidance=Ramp(2.0, 3.5), control=Ramp(0.0, 0.0)),
@@ -71,9 +70,6 @@ class PixArtRestorer(LatentRestorer):
 
     def denoisers(self, pipe: Any) -> tuple[Any, ...]:
         return (pipe.transformer,)
-
-    def count(self, pipe: Any) -> Count:
-        return counter(pipe.tokenizer)
 
     def encode_text(self, loaded: Loaded, text: WindowText) -> tuple[T5Embedding, Sent, Sent]:
         pipe, count = loaded.pipe, self.count(loaded.pipe)

@@ -22,7 +22,7 @@ from restore_bridge.restorers.diffusion.base import (
     cut_notes,
     redrawing,
 )
-from restore_bridge.restorers.diffusion.encoding import counter, fit_phrases, phrases_of
+from restore_bridge.restorers.diffusion.encoding import fit_phrases, phrases_of
 from restore_bridge.restorers.diffusion.loading import Source, from_pretrained, quiet
 from restore_bridge.restorers.diffusion.memory import Component, Footprint
 from restore_bridge.restorers.diffusion.sampling import Ramp, Sampling, check_finite
@@ -73,6 +73,7 @@ class QwenEditRestorer(DiffusionRestorer):
     licence = LICENCE
     default_weights = "Qwen/Qwen-Image-Edit-2509"
     parts = ("vae", "text_encoder", "tokenizer", "processor", "transformer", "scheduler")
+    tokenizers: ClassVar = {"tokenizer": "Qwen2Tokenizer"}
     presets: ClassVar = {
         "quality": Sampling(steps=40, denoise=1.0, guidance=Ramp(4.0, 4.0), control=Ramp(0.0, 0.0)),
         "fidelity": Sampling(steps=40, denoise=1.0, guidance=Ramp(2.5, 2.5), control=Ramp(0.0, 0.0)),
@@ -101,7 +102,7 @@ class QwenEditRestorer(DiffusionRestorer):
         from PIL import Image
 
         pipe, plan, settings = loaded.pipe, job.plan, job.settings
-        count = counter(pipe.tokenizer)
+        count = self.count(pipe)
         words = job.words(self.capabilities.encoder, count)
         sides = self.with_suffixes(instruction(words), phrases_of(words.negative))
         wanted, unwanted = (fit_phrases(phrases, count, TOKENS) for phrases in sides)

@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from restore_bridge.restorers.diffusion.base import LatentRestorer, Licence, Loaded, WorkPlan, redrawing, torch_type
 from restore_bridge.restorers.diffusion.encoding import (
     ClipEmbedding,
-    Count,
     Sent,
     chunk_phrases,
-    counter,
     encode_clip,
 )
 from restore_bridge.restorers.diffusion.loading import Source, from_pretrained
@@ -84,6 +82,7 @@ class SDUpscaleRestorer(LatentRestorer):
     licence = LICENCE
     default_weights = "stabilityai/stable-diffusion-x4-upscaler"
     parts = ("vae", "text_encoder", "tokenizer", "unet", "low_res_scheduler", "scheduler")
+    tokenizers: ClassVar = {"tokenizer": "CLIPTokenizer"}
     presets: ClassVar = {
         "quality": Sampling(steps=40, denoise=0.8, guidance=Ramp(3.0, 6.0), control=Ramp(0.0, 0.0)),
         "fidelity": Sampling(steps=40, denoise=0.5, guidance=Ramp(1.5, 4.0), control=Ramp(0.0, 0.0)),
@@ -102,9 +101,6 @@ class SDUpscaleRestorer(LatentRestorer):
 
     def denoisers(self, pipe: Any) -> tuple[Any, ...]:
         return (pipe.unet,)
-
-    def count(self, pipe: Any) -> Count:
-        return counter(pipe.tokenizer)
 
     def encode_text(self, loaded: Loaded, text: WindowText) -> tuple[ClipEmbedding, Sent, Sent]:
         pipe, count = loaded.pipe, self.count(loaded.pipe)

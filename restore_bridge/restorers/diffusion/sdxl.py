@@ -14,7 +14,6 @@ from restore_bridge.restorers.diffusion.base import Loaded, WorkPlan, torch_type
 from restore_bridge.restorers.diffusion.controlled import ControlledRestorer
 from restore_bridge.restorers.diffusion.encoding import (
     ClipEmbedding,
-    Count,
     Sent,
     chunk_phrases,
     counter,
@@ -71,6 +70,7 @@ class SDXLControlRestorer(ControlledRestorer):
 
     default_weights = BASE
     parts = ("vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "scheduler")
+    tokenizers: ClassVar = {"tokenizer": "CLIPTokenizer", "tokenizer_2": "CLIPTokenizer"}
     presets: ClassVar = {
         "quality": Sampling(steps=40, denoise=0.55, guidance=Ramp(3.0, 6.0), control=Ramp(0.9, 0.9)),
         "fidelity": Sampling(steps=40, denoise=0.35, guidance=Ramp(1.5, 4.0), control=Ramp(1.0, 1.0)),
@@ -106,9 +106,6 @@ class SDXLControlRestorer(ControlledRestorer):
 
     def denoisers(self, pipe: Any) -> tuple[Any, ...]:
         return (pipe.unet, pipe.controlnet)
-
-    def count(self, pipe: Any) -> Count:
-        return counter(pipe.tokenizer, pipe.tokenizer_2)
 
     def encode_text(self, loaded: Loaded, text: WindowText) -> tuple[ClipEmbedding, Sent, Sent]:
         wanted, unwanted = self.with_suffixes(text.positive, text.negative)

@@ -25,7 +25,7 @@ from restore_bridge.restorers.diffusion.base import Job, Licence, Loaded, Window
 from restore_bridge.restorers.diffusion.dreamclear.convert import BASE
 from restore_bridge.restorers.diffusion.dreamclear.prediction import TOKENS, Mends
 from restore_bridge.restorers.diffusion.dreamclear.tiling import window_boxes
-from restore_bridge.restorers.diffusion.encoding import Count, Sent, counter, fit_phrases
+from restore_bridge.restorers.diffusion.encoding import Sent, fit_phrases
 from restore_bridge.restorers.diffusion.first_stage import FirstStageOptions
 from restore_bridge.restorers.diffusion.memory import Component, Footprint
 from restore_bridge.restorers.diffusion.sampling import (
@@ -135,6 +135,7 @@ class DreamClearRestorer(WindowedRestorer):
     licence = LICENCE
     default_weights = CHECKPOINT
     parts: tuple[str, ...] = BASE_PARTS  # type: ignore[misc]
+    tokenizers: ClassVar = {"tokenizer": "T5Tokenizer"}
     presets: ClassVar = {
         "quality": Sampling(steps=50, denoise=1.0, guidance=Ramp(4.5, 4.5), control=Ramp(1.0, 1.0)),
         "fidelity": Sampling(steps=50, denoise=0.6, guidance=Ramp(2.0, 3.0), control=Ramp(1.0, 1.0)),
@@ -237,9 +238,6 @@ class DreamClearRestorer(WindowedRestorer):
 
     def denoisers(self, pipe: Any) -> tuple[Any, ...]:
         return (pipe.transformer,)
-
-    def count(self, pipe: Any) -> Count:
-        return counter(pipe.tokenizer)
 
     def encode_text(self, loaded: Loaded, text: WindowText) -> tuple[Words, Sent, Sent]:
         from restore_bridge.restorers.diffusion.dreamclear.pipeline import embed

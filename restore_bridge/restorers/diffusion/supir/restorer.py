@@ -15,7 +15,7 @@ from restore_bridge import weights
 from restore_bridge.restorers.base import RestoreSettings
 from restore_bridge.restorers.diffusion import loading, sizes
 from restore_bridge.restorers.diffusion.base import Job, Licence, Loaded, WindowedRestorer, WorkPlan, redrawing
-from restore_bridge.restorers.diffusion.encoding import ClipEmbedding, Count, Sent, counter
+from restore_bridge.restorers.diffusion.encoding import ClipEmbedding, Sent
 from restore_bridge.restorers.diffusion.first_stage import FirstStageOptions
 from restore_bridge.restorers.diffusion.memory import Component, Footprint
 from restore_bridge.restorers.diffusion.options import ramp
@@ -132,6 +132,7 @@ class SUPIRRestorer(WindowedRestorer):
     licence = LICENCE
     default_weights = "a pipeline that restore_bridge.restorers.diffusion.supir.convert wrote"
     parts: tuple[str, ...] = (*SDXL_PARTS, *OWN_PARTS)  # type: ignore[misc]
+    tokenizers: ClassVar = {"tokenizer": "CLIPTokenizer", "tokenizer_2": "CLIPTokenizer"}
     presets: ClassVar = WALKS
     quality_suffix = (
         "a sharp photograph taken with a good camera, high contrast, very fine true-to-life detail, clean edges,"
@@ -265,9 +266,6 @@ class SUPIRRestorer(WindowedRestorer):
 
     def denoisers(self, pipe: Any) -> tuple[Any, ...]:
         return (pipe.unet, pipe.control)
-
-    def count(self, pipe: Any) -> Count:
-        return counter(pipe.tokenizer, pipe.tokenizer_2)
 
     def encode_text(self, loaded: Loaded, text: WindowText) -> tuple[ClipEmbedding, Sent, Sent]:
         wanted, unwanted = self.with_suffixes(text.positive, text.negative)
