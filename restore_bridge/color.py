@@ -7,12 +7,17 @@ made common). Either keeps each channel's mean within 1/255 of the reference's, 
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from zoomiqa.errors import OptionInvalid
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 COLOR_FIXES: tuple[str, ...] = ("none", "adain", "wavelet")
+COLOR_FIX_CHOICES = ("auto", *COLOR_FIXES)
+"""What can be asked for; `auto` is decided by the bridge, see `BridgeSettings.color_fix`."""
 
 LEVELS = 5
 """Wavelet levels; detail up to 2^5 pixels is the result's own."""
@@ -29,6 +34,7 @@ def fix_color(pixels: NDArray[np.uint8], reference: NDArray[np.uint8], method: s
     if method == "none":
         return pixels
     import cv2
+    import numpy as np
 
     if reference.shape != pixels.shape:
         smaller = reference.shape[0] > pixels.shape[0]
@@ -51,6 +57,7 @@ def fix_color(pixels: NDArray[np.uint8], reference: NDArray[np.uint8], method: s
 def _low(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """What is left after `LEVELS` steps of the B-spline à trous pyramid."""
     import cv2
+    import numpy as np
 
     for level in range(LEVELS):
         gap = 2**level

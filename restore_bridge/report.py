@@ -21,19 +21,13 @@ from zoomiqa.files import atomic_write_text
 from zoomiqa.imaging import PixelArray, open_picture
 from zoomiqa.limits import LOCAL, Limits
 from zoomiqa.text import plain
+from zoomiqa.types import SECTION_TITLES
 from zoomiqa.vocabulary import name_region
 
 TITLE = "What was wrong, and what was done"
 
 SHOWN_SIDE_PX = 1024
 """Longest side of an embedded picture. Embedding is lossless, so that no codec loss passes for a restoration's."""
-
-_TITLES = {
-    "summary": "Summary",
-    "directions": "Directions for Improvement",
-    "issues": "Issues to Avoid",
-    "decision": "Decision & Rationale",
-}
 
 _SCRIPT = """
 for (const slider of document.querySelectorAll("[data-slider]")) {
@@ -54,7 +48,7 @@ _RULE = (
 SCHEMA_MAJOR = "2"
 """First figure of the version of records that can be shown."""
 
-_HONESTY = (
+HONESTY = (
     "Ratings are estimates, given with their spread. Restoration can amplify or invent detail: do not use restored"
     " pictures as evidence, in medicine, or to identify people."
 )
@@ -125,7 +119,7 @@ def _render(cards: Sequence[Mapping[str, Any]], title: str) -> str:
         script=Markup(_SCRIPT),  # noqa: S704 - our own constant, allowed by its hash in the page's policy
         script_hash=base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decode(),
         rule=_RULE,
-        honesty=_HONESTY,
+        honesty=HONESTY,
         origin=f"Made by restore-bridge {__version__}.",
     )
 
@@ -203,7 +197,7 @@ def _look(look: Mapping[str, Any]) -> dict[str, Any]:
     box = look["shown_box"]
     title = f"zoom into x {box[0]}–{box[2]}, y {box[1]}–{box[3]}" if box else "the whole picture"
     sections = [
-        ("Crop Inspection Summary" if key == "summary" and box else _TITLES[key], plain(text))
+        ("Crop Inspection Summary" if key == "summary" and box else SECTION_TITLES[key], plain(text))
         for key, text in look["sections"].items()
         if text
     ]

@@ -8,7 +8,7 @@ from itertools import product
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from restore_bridge.color import COLOR_FIXES
+from restore_bridge.color import COLOR_FIX_CHOICES
 from restore_bridge.restorers import DEFAULT_RESTORER
 from restore_bridge.selection import MAX_CHANGE, MIN_CONSISTENCY
 from zoomiqa.errors import OptionInvalid
@@ -112,8 +112,8 @@ class BridgeSettings:
             raise OptionInvalid("strength must lie above 0, at most 1", self.strength, "1 is what the guidance asks")
         if not 1 <= self.scale <= 4:
             raise OptionInvalid("scale must lie in 1..4", self.scale, "1 keeps the size")
-        if self.color_fix not in (*COLOR_FIXES, "auto"):
-            known = ", ".join((*COLOR_FIXES, "auto"))
+        if self.color_fix not in COLOR_FIX_CHOICES:
+            known = ", ".join(COLOR_FIX_CHOICES)
             raise OptionInvalid(f"color_fix must be one of {known}", self.color_fix, "choose one")
 
     def to_dict(self) -> dict[str, Any]:

@@ -283,6 +283,15 @@ class Reply:
     """Set when `finish_reason` is "error": `code`, `type`, `message`."""
 
 
+SECTION_TITLES = {
+    "summary": "Summary",
+    "directions": "Directions for Improvement",
+    "issues": "Issues to Avoid",
+    "decision": "Decision & Rationale",
+}
+"""What people read above each of `Sections`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sections:
     """The four sections of a rationale; an absent one is `None`."""

@@ -15,6 +15,8 @@ import gradio as gr
 from fastapi import FastAPI
 from gradio.routes import BUILD_PATH_LIB
 
+from restore_bridge.color import COLOR_FIX_CHOICES
+from restore_bridge.report import HONESTY
 from zoomiqa.errors import ZoomIQAError
 
 from ..service.desk import Desk  # noqa: TID252 - in a wheel it is restore_bridge.apps
@@ -171,7 +173,7 @@ def make_blocks(desk: Desk, handlers: Handlers) -> gr.Blocks:
                             loop = gr.Slider(1, MOST_ROUNDS, value=1, step=1, label="Rounds at most")
                             scale = gr.Radio([1, 2, 4], value=1, label="Enlargement")
                             color_fix = gr.Dropdown(
-                                ["auto", "none", "adain", "wavelet"],
+                                list(COLOR_FIX_CHOICES),
                                 value="auto",
                                 label="Colour held by",
                                 filterable=False,
@@ -196,7 +198,7 @@ def make_blocks(desk: Desk, handlers: Handlers) -> gr.Blocks:
                     table = gr.HTML(views.empty("One row for each picture appears here."), elem_id="zq-table")
                     csv = gr.HTML(elem_id="zq-csv")
             with gr.Tab(_TABS[2]):
-                gr.HTML(f"<p>{views.HONESTY}</p><h3>Restorers that are not ready here</h3>")
+                gr.HTML(f"<p>{HONESTY}</p><h3>Restorers that are not ready here</h3>")
                 gr.HTML(views.offers([offer.to_dict() for offer in settings.restorers]))
 
         choices = {

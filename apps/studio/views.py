@@ -15,23 +15,14 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
+from restore_bridge.report import HONESTY
 from zoomiqa.assessors.compact.diagnosis import RULES
 from zoomiqa.imaging import encode_picture
 from zoomiqa.imaging.signals import SIGNALS
 from zoomiqa.text import plain
+from zoomiqa.types import SECTION_TITLES
 from zoomiqa.vocabulary import TERMS
 
-HONESTY = (
-    "Ratings are estimates, given with their spread. Restoration can amplify or invent detail: do not use restored"
-    " pictures as evidence, in medicine, or to identify people."
-)
-
-_TITLES = {
-    "summary": "Summary",
-    "directions": "Directions for Improvement",
-    "issues": "Issues to Avoid",
-    "decision": "Decision & Rationale",
-}
 _CHARTED = (
     "blur",
     "grain",
@@ -147,7 +138,7 @@ def _look(index: int, look: Mapping[str, Any]) -> Markup:
     if sections:
         body = Markup("").join(
             Markup("<h4>{}</h4><p>{}</p>").format(
-                "Closer Look" if key == "summary" and box else _TITLES[key], text(words)
+                "Closer Look" if key == "summary" and box else SECTION_TITLES[key], text(words)
             )
             for key, words in sections.items()
             if words
@@ -369,7 +360,7 @@ def side_by_side(record: Mapping[str, Any]) -> Markup:
 
 def _words(assessment: Mapping[str, Any]) -> Markup:
     parts = Markup("").join(
-        Markup("<h4>{}</h4><p>{}</p>").format(_TITLES[key], text(words))
+        Markup("<h4>{}</h4><p>{}</p>").format(SECTION_TITLES[key], text(words))
         for key, words in (("directions", assessment["positive"]), ("issues", assessment["negative"]))
         if words
     )

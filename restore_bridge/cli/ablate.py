@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from restore_bridge.cli.assessor import add_assessor_options, assessor_from
 from restore_bridge.cli.folder import add_retry_option
+from restore_bridge.cli.metrics import add_metric_option, load_metrics
 from restore_bridge.cli.numbers import decimals, integers
+from restore_bridge.cli.restoration import add_method_options
 from restore_bridge.cli.restorer import add_restorer_options, restorer_options
 from zoomiqa.cli import common
 
@@ -52,23 +54,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--strengths", type=decimals, default=(1.0,), metavar="LIST", help="above 0 to 1, such as 0.5,1 (default: 1)"
     )
-    parser.add_argument(
-        "--prepass", default="none", help="what runs before the restorer: none, classical or swinir (default: none)"
-    )
-    parser.add_argument("--prepass-weights", metavar="FILE|HUB_ID", help="model of the pre-pass")
-    parser.add_argument("--allow-pickle", action="store_true", help="read weights of the pre-pass that are a pickle")
-    parser.add_argument("--scale", type=int, default=1, help="enlargement, 1 to 4 (default: 1)")
-    parser.add_argument(
-        "--color-fix", choices=("auto", "none", "adain", "wavelet"), default="auto", help="see `run` (default: auto)"
-    )
-    parser.add_argument(
-        "--metric",
-        "--metrics",
-        dest="metrics",
-        action="append",
-        metavar="NAMES",
-        help="metrics, comma-separated or repeated; pyiqa:NAME for one of pyiqa (default: the basic ones)",
-    )
+    add_method_options(parser)
+    add_metric_option(parser)
     parser.add_argument(
         "--reference", type=Path, metavar="DIR", help="pristine pictures of the same names, for full-reference metrics"
     )
@@ -150,7 +137,6 @@ def ablate(arguments: argparse.Namespace) -> int:
 
 def _ablation(arguments: argparse.Namespace) -> Ablation:
     from restore_bridge.ablation import Ablation
-    from restore_bridge.cli.score import load_metrics
     from restore_bridge.settings import BridgeSettings
     from zoomiqa.assessors import create_assessor
 

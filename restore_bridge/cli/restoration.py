@@ -1,13 +1,14 @@
-"""Options on how to restore, alike in `run`, `plan` and `watch`."""
+"""Options on how to restore, alike in `run`, `plan` and `watch`; `ablate` shares those of one restoration."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from restore_bridge.cli.assessor import add_assessor_options, assessor_from
 from restore_bridge.cli.numbers import decimals, integers
 from restore_bridge.cli.restorer import add_restorer_options, restorer_options
+from restore_bridge.color import COLOR_FIX_CHOICES
 
 if TYPE_CHECKING:
     from restore_bridge.bridge import RestoreBridge
@@ -19,19 +20,7 @@ def add_restoration_options(parser: argparse.ArgumentParser) -> None:
     """Options on the assessor, the pre-pass, the restorer, and what is kept."""
     add_assessor_options(parser)
     how = parser.add_argument_group("restoration")
-    how.add_argument(
-        "--prepass", default="none", help="what runs before the restorer: none, classical or swinir (default: none)"
-    )
-    how.add_argument(
-        "--prepass-weights",
-        metavar="FILE|HUB_ID",
-        help="model of the pre-pass: a file, or owner/name:file on the hub (swinir has no default)",
-    )
-    how.add_argument(
-        "--allow-pickle",
-        action="store_true",
-        help="read weights that are a pickle (.pth, .ckpt); better: `restore-bridge weights convert`",
-    )
+    add_method_options(how)
     amount = how.add_mutually_exclusive_group()
     amount.add_argument(
         "--candidates",
@@ -61,17 +50,9 @@ def add_restoration_options(parser: argparse.ArgumentParser) -> None:
         help="rounds at most, 1 to 8: each goes on from the best picture so far under guidance from its own assessment,"
         " and ends the loop when nothing is better (default: 1)",
     )
-    how.add_argument("--scale", type=int, default=1, help="enlargement, 1 to 4 (default: 1)")
     how.add_argument("--seed", type=int, default=42, help="first seed, where no --seeds are given (default: 42)")
     how.add_argument("--prompt", help="your own words on the wanted picture; they come first and are never dropped")
     how.add_argument("--negative", help="your own words on what to avoid; likewise")
-    how.add_argument(
-        "--color-fix",
-        choices=("auto", "none", "adain", "wavelet"),
-        default="auto",
-        help="hold the colour to the picture after the pre-pass (default: auto, which is wavelet for restorers that"
-        " invent detail, unless a change of tone is asked for)",
-    )
     how.add_argument(
         "--keep-loaded",
         action="store_true",
@@ -91,6 +72,31 @@ def add_restoration_options(parser: argparse.ArgumentParser) -> None:
         help="most that a candidate may leave the input where no change of tone was asked for, 0 to 255 (default: 40)",
     )
     add_restorer_options(parser)
+
+
+def add_method_options(how: Any) -> None:
+    """Options on how one restoration is made, alike wherever one is."""
+    how.add_argument(
+        "--prepass", default="none", help="what runs before the restorer: none, classical or swinir (default: none)"
+    )
+    how.add_argument(
+        "--prepass-weights",
+        metavar="FILE|HUB_ID",
+        help="model of the pre-pass: a file, or owner/name:file on the hub (swinir has no default)",
+    )
+    how.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="read weights that are a pickle (.pth, .ckpt); better: `restore-bridge weights convert`",
+    )
+    how.add_argument("--scale", type=int, default=1, help="enlargement, 1 to 4 (default: 1)")
+    how.add_argument(
+        "--color-fix",
+        choices=COLOR_FIX_CHOICES,
+        default="auto",
+        help="hold the colour to the picture after the pre-pass (default: auto, which is wavelet for restorers that"
+        " invent detail, unless a change of tone is asked for)",
+    )
 
 
 def bridge_from(arguments: argparse.Namespace, limits: Limits) -> RestoreBridge:

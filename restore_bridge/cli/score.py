@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restore_bridge.cli.assessor import add_assessor_options, assessor_from
+from restore_bridge.cli.metrics import add_metric_option, load_metrics, metric_names
 from restore_bridge.cli.names import open_reference, partner
 from zoomiqa.cli import common
 from zoomiqa.cli.engine import add_engine_options, engine_from
@@ -76,14 +77,7 @@ def add_parser(commands: Any) -> None:
         metavar="PATH",
         help="the pristine picture, or a folder of them; full-reference metrics are then taken against it",
     )
-    parser.add_argument(
-        "--metric",
-        "--metrics",
-        dest="metrics",
-        action="append",
-        metavar="NAMES",
-        help="metrics, comma-separated or repeated; pyiqa:NAME for one of pyiqa (default: the basic ones)",
-    )
+    add_metric_option(parser)
     add_assessor_options(parser)
     parser.add_argument(
         "--format",
@@ -151,22 +145,6 @@ def _list_metrics() -> int:
     return common.EXIT_OK
 
 
-def _metric_names(arguments: argparse.Namespace) -> tuple[str, ...] | None:
-    if arguments.metrics is None:
-        return None
-    return tuple(dict.fromkeys(name.strip() for words in arguments.metrics for name in words.split(",")))
-
-
-def load_metrics(arguments: argparse.Namespace) -> tuple[str, ...] | None:
-    """The names given by --metric, each loaded: one that cannot be had is said once, before the first picture."""
-    from restore_bridge.scoring import load_metric
-
-    names = _metric_names(arguments)
-    for name in names or ():
-        load_metric(name)
-    return names
-
-
 def _score_one(arguments: argparse.Namespace, assessor: Any, pair: _Pair) -> dict[str, Any]:
     """One line of the result; a picture that cannot be opened or scored is an error in it."""
     from restore_bridge.comparison import compare
@@ -183,7 +161,7 @@ def _score_one(arguments: argparse.Namespace, assessor: Any, pair: _Pair) -> dic
             open_one(after),
             reference=pristine,
             assessor=assessor,
-            metrics=_metric_names(arguments),
+            metrics=metric_names(arguments),
         )
     except ZoomIQAError as error:
         return _row(pair, error=error.to_dict())
