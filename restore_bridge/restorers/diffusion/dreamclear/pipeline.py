@@ -222,21 +222,12 @@ class DreamClearPipeline(DiffusionPipeline):  # type: ignore[misc]
         cleaned = self._cleaned(work, size, cleaned_image, device)
         conditions = Conditions(self._encode(work, device), self._encode(cleaned, device))
 
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        order = getattr(self.scheduler, "order", 1)
-        walked = max(1, min(num_inference_steps, int(num_inference_steps * strength + 1e-6)))
-        timesteps = self.scheduler.timesteps[(num_inference_steps - walked) * order :]
-        if walked < num_inference_steps and hasattr(self.scheduler, "set_begin_index"):
-            self.scheduler.set_begin_index((num_inference_steps - walked) * order)
-        shape = conditions.pre.shape
-        if latents is None:
-            latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        elif latents.shape != shape:
-            raise OptionInvalid(f"latents must be {tuple(shape)}", tuple(latents.shape), "leave them out")
-        latents = latents.to(device, torch.float32)
-        if walked < num_inference_steps or start_from_cleaned:
-            first = timesteps[:1] if walked < num_inference_steps else torch.tensor([start_point], device=device)
-            latents = self.scheduler.add_noise(conditions.pre, latents, first)
+        timesteps = self._timesteps(num_inference_steps, strength, device)
+        latents = self._noise(conditions.pre, latents, generator)
+        if len(timesteps) < len(self.scheduler.timesteps):
+            latents = self.scheduler.add_noise(conditions.pre, latents, timesteps[:1])
+        elif start_from_cleaned:
+            latents = self.scheduler.add_noise(conditions.pre, latents, torch.tensor([start_point], device=device))
         else:
             latents = latents * self.scheduler.init_noise_sigma
 
@@ -244,9 +235,64 @@ class DreamClearPipeline(DiffusionPipeline):  # type: ignore[misc]
         words = [same] * len(boxes) if window_words is None else list(window_words)
         if len(words) != len(boxes):
             raise OptionInvalid(f"there are {len(boxes)} windows", len(words), "give words for each of `windows`")
-        words = [
-            Words(*(None if part is None else part.to(device) for part in (one.hidden, one.mask))) for one in words
-        ]
+
+        def after_step(index: int, timestep: Tensor, latents: Tensor) -> Tensor:
+            if callback_on_step_end is None:
+                return latents
+            given = {name: {"latents": latents}[name] for name in callback_on_step_end_tensor_inputs}
+            return callback_on_step_end(self, index, timestep, given).get("latents", latents)
+
+        latents = self._walk(latents, timesteps, boxes, words, conditions, mends, generator, after_step)
+        images = latents if output_type == "latent" else self._decode(latents, cleaned, color_fix)
+        if output_type in ("pil", "np"):
+            images = finished(images, result_size, output_type)
+        self.maybe_free_model_hooks()
+        return DreamClearPipelineOutput(images=images, cleaned=cleaned) if return_dict else (images, cleaned)
+
+    def _timesteps(self, steps: int, strength: float, device: Any) -> Tensor:
+        """The last `strength` of a schedule of `steps`; the scheduler is set to the first of them."""
+        self.scheduler.set_timesteps(steps, device=device)
+        walked = max(1, min(steps, int(steps * strength + 1e-6)))
+        begin = (steps - walked) * getattr(self.scheduler, "order", 1)
+        if begin and hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(begin)
+        timesteps: Tensor = self.scheduler.timesteps[begin:]
+        return timesteps
+
+    @staticmethod
+    def _noise(like: Tensor, given: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        """Noise of the shape of `like`, 32-bit, where it is; drawn unless it is given."""
+        if given is None:
+            given = randn_tensor(like.shape, generator=generator, device=like.device, dtype=torch.float32)
+        elif given.shape != like.shape:
+            raise OptionInvalid(f"latents must be {tuple(like.shape)}", tuple(given.shape), "leave them out")
+        return given.to(like.device, torch.float32)
+
+    def _walk(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        boxes: Sequence[Any],
+        words: Sequence[Words],
+        conditions: Conditions,
+        mends: Mends,
+        generator: torch.Generator | None,
+        after_step: Callable[[int, Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """Take the noise away, step by step; a step that is interrupted, and all after it, is left out.
+
+        Args:
+            latents: (1, c, h, w), under the noise of the first of `timesteps`.
+            timesteps: To walk.
+            boxes: Windows, in latent pixels.
+            words: Of each.
+            conditions: What the denoiser sees of the picture.
+            mends: Habits of the original that are mended.
+            generator: For schedulers that draw.
+            after_step: (number, timestep, latents) → latents to go on with.
+        """
+        words = [one.to(latents.device) for one in words]
+        extra = self.prepare_extra_step_kwargs(generator)
         is_learned = getattr(self.scheduler.config, "variance_type", None) in ("learned", "learned_range")
         self._num_timesteps = len(timesteps)
         with self.progress_bar(total=len(timesteps)) as progress:
@@ -262,19 +308,10 @@ class DreamClearPipeline(DiffusionPipeline):  # type: ignore[misc]
                     output = predict_windows(*common, words, conditions, scale, mends, boxes)[:1]
                 if not is_learned:
                     output = output[:, : latents.shape[1]]
-                extra = self.prepare_extra_step_kwargs(generator)
                 latents = self.scheduler.step(output, timestep, latents, **extra, return_dict=False)[0]
-                if callback_on_step_end is not None:
-                    named = {"latents": latents}
-                    given = {name: named[name] for name in callback_on_step_end_tensor_inputs}
-                    latents = callback_on_step_end(self, index, timestep, given).get("latents", latents)
+                latents = after_step(index, timestep, latents)
                 progress.update()
-
-        images = latents if output_type == "latent" else self._decode(latents, cleaned, color_fix)
-        if output_type in ("pil", "np"):
-            images = finished(images, result_size, output_type)
-        self.maybe_free_model_hooks()
-        return DreamClearPipelineOutput(images=images, cleaned=cleaned) if return_dict else (images, cleaned)
+        return latents
 
     def prepare_extra_step_kwargs(self, generator: Any) -> dict[str, Any]:
         """The generator, for schedulers that draw."""

@@ -74,6 +74,10 @@ class Words:
     mask: Tensor | None
     """(2 or 1, tokens), not 0 where a token is read; `None` reads all."""
 
+    def to(self, device: Any) -> Words:
+        """The same on another device."""
+        return Words(self.hidden.to(device), None if self.mask is None else self.mask.to(device))
+
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
