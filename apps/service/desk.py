@@ -216,7 +216,8 @@ class Desk:
                 if job.has_ended:
                     return
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), 5)
+                    async with asyncio.timeout(5):  # `wait_for` of Python 3.11 swallows a cancellation
+                        await news.wait()
         finally:
             with self._changed:
                 self._listeners.get(key, set()).discard(wake)

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import signal
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,6 +52,29 @@ def test_events_are_numbered_and_the_result_is_the_librarys(desk):
     assert job.state == "done"
     assert job.result["assessment"]["rating"] == assess(photo).rating
     assert asyncio.run(listen()) == events, "they can be read again"
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_who_follows_can_leave_at_the_very_moment_of_news(turns):
+    """Else a page whose time is up would go on, and fail."""
+
+    async def leave():
+        waiting = SimpleNamespace(has_ended=False)
+        store = SimpleNamespace(get=lambda _: waiting, events=lambda *_: [])
+        desk = SimpleNamespace(_changed=threading.Lock(), _listeners={}, store=store)
+        events = Desk.follow(desk, "job")
+        follower = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0.1)
+        for wake in desk._listeners["job"]:
+            wake()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        follower.cancel()
+        await asyncio.wait({follower}, timeout=1)
+        assert follower.cancelled()
+        await events.aclose()
+
+    asyncio.run(leave())
 
 
 def test_too_much_is_refused_at_once(desk):
