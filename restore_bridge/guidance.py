@@ -16,12 +16,13 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from restore_bridge.places import at_each_place, find_places, without_places
 from restore_bridge.textclean import sanitise
-from restore_bridge.wording import negative_phrases, positive_phrases
+from restore_bridge.wording import asked_flaws, negative_phrases, positive_phrases
 from zoomiqa.limits import LOCAL, Limits
-from zoomiqa.statements import LONGEST_CLAUSE, sentences, without_denial
+from zoomiqa.statements import LONGEST_CLAUSE, asserted, sentences, without_denial, without_label
 from zoomiqa.types import Assessment, BoxFraction, Finding, Note
-from zoomiqa.vocabulary import REGIONS, Flaw, Severity, find_flaws
+from zoomiqa.vocabulary import REGIONS, TERMS, Flaw, Severity, find_flaws
 
 Side = Literal["positive", "negative"]
 Origin = Literal["user", "model", "default"]
@@ -47,7 +48,8 @@ _SEVERE = re.compile(
 )
 _SLIGHT = re.compile(
     r"\b(?:slight\w*|minor|subtl\w+|mild\w*|faint\w*|light(?=\s+(?:noise|grain|blur|haz\w+|cast|banding))|a little|a bit|somewhat|barely"  # noqa: E501
-    r"|minimal\w*|small amounts?|hint of|touch of|marginal\w*)\b",
+    r"|minimal\w*|not (?:\w+ly |very |too |that )?(?:sever|strong|heav|extrem|excessiv|pronounced|serious)\w*"
+    r"|small amounts?|hint of|touch of|marginal\w*)\b",
     re.IGNORECASE,
 )
 _MODERATE = re.compile(
@@ -58,39 +60,6 @@ _WHOLE = re.compile(
     r"\b(?:(?:whole|entire|full|overall|complete|rest of the) (?:image|frame|picture|photo\w*|scene|composition)"
     r"|(?:across|throughout) (?:the )?(?:image|frame|picture|photo\w*|scene)|globally|frame-wide|everywhere)\b",
     re.IGNORECASE,
-)
-_FRAME_PART = r"(?!\s+of\s+(?!the\s+(?:image|frame|picture|photo|scene|shot|composition|crop)))"
-_PLACES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (name, re.compile(pattern + _FRAME_PART, re.IGNORECASE))
-    for name, pattern in (
-        ("upper left", r"\b(?:upper|top)[- ](?:left)(?:[- ]hand)?(?: (?:corner|part|area|side|quarter|region))?+\b"),
-        ("upper right", r"\b(?:upper|top)[- ](?:right)(?:[- ]hand)?(?: (?:corner|part|area|side|quarter|region))?+\b"),
-        ("lower left", r"\b(?:lower|bottom)[- ](?:left)(?:[- ]hand)?(?: (?:corner|part|area|side|quarter|region))?+\b"),
-        (
-            "lower right",
-            r"\b(?:lower|bottom)[- ](?:right)(?:[- ]hand)?(?: (?:corner|part|area|side|quarter|region))?+\b",
-        ),
-        (
-            "left side",
-            r"\b(?:on|at|along|in|to|near|toward|towards) the (?:far )?left(?:[- ]hand)?(?: (?:side|edge|part|half|third))?+\b",  # noqa: E501
-        ),
-        (
-            "right side",
-            r"\b(?:on|at|along|in|to|near|toward|towards) the (?:far )?right(?:[- ]hand)?(?: (?:side|edge|part|half|third))?+\b",  # noqa: E501
-        ),
-        (
-            "top",
-            r"\b(?:at|in|along|near|toward|towards) the (?:very )?(?:top(?![- ](?:left|right))|upper (?:part|area|edge|half|third|region))\b",  # noqa: E501
-        ),
-        (
-            "bottom",
-            r"\b(?:at|in|along|near|toward|towards) the (?:very )?(?:bottom(?![- ](?:left|right))|lower (?:part|area|edge|half|third|region))\b",  # noqa: E501
-        ),
-        (
-            "centre",
-            r"\b(?:in|at|near|around|toward|towards) the (?:very )?(?:cent(?:re|er)|middle|central (?:part|area|region|portion))\b",  # noqa: E501
-        ),
-    )
 )
 _HUE = re.compile(
     r"\b(red|green|blue|yellow|cyan|magenta|orange|purple|pink|warm|cool)(?:dish|ish|lish)?\b(?=[\s,/-]*(?:\w+[\s-]+){0,2}?"
@@ -200,7 +169,7 @@ def split_guidance(
         negative: The user's own words for the negative side.
         limits: `reply_characters` bounds the text of one section that is read.
     """
-    parts = [_user(prompt, negative)]
+    parts = [_own(prompt, "positive"), _own(negative, "negative")]
     size = (assessment.image.width, assessment.image.height) if assessment.image else None
     notes: list[Note] = []
     is_measured = any(look.findings for look in assessment.rounds)
@@ -218,16 +187,22 @@ def split_guidance(
             else:
                 box = look.shown_box.to_fraction(size)
         part = _read(look.sections.directions, look.sections.issues, box, look.index, limits)
-        parts.append(replace(part, negative=_placed(part.negative, look.findings)) if is_measured else part)
+        if is_measured:
+            part = replace(
+                part,
+                positive=_placed(part.positive, look.findings),
+                negative=_placed(part.negative, look.findings),
+            )
+        parts.append(part)
     return _joined([*parts, Guidance(notes=tuple(notes))])
 
 
 def _placed(phrases: tuple[Phrase, ...], findings: tuple[Finding, ...]) -> tuple[Phrase, ...]:
-    """Phrases with the measured box of their flaw in place of the one read from words."""
-    found = {finding.flaw: finding for finding in findings}
+    """Phrases with the measured box of the flaw that they state or turn, in place of the one read from words."""
     placed = []
     for phrase in phrases:
-        finding = found.get(phrase.flaw) if phrase.flaw else None
+        about = (each for each in findings if each.flaw is phrase.flaw or TERMS[each.flaw].wanted in phrase.text)
+        finding = next(about, None)
         if finding is not None:
             box = None if finding.region == "whole frame" else finding.box_fraction
             phrase = replace(phrase, box_fraction=box, region=finding.region)
@@ -251,7 +226,8 @@ def split_text(
         issues: What is wrong (*Issues to Avoid*), or `None`.
         box: The part of the picture that the texts are about, as fractions; `None` is the whole picture.
     """
-    return _joined([_user(prompt, negative), _read(directions, issues, box, 0, limits)])
+    own = [_own(prompt, "positive"), _own(negative, "negative")]
+    return _joined([*own, _read(directions, issues, box, 0, limits)])
 
 
 def severity_of(text: str) -> Severity | None:
@@ -263,12 +239,6 @@ def severity_of(text: str) -> Severity | None:
     return Severity.MODERATE if _MODERATE.search(text) else None
 
 
-def place_of(text: str) -> tuple[str, BoxFraction] | None:
-    """The place in the frame that `text` names first, or `None`. "Foreground" and objects have no box."""
-    found = [(match.start(), name) for name, pattern in _PLACES if (match := pattern.search(text))]
-    return (name := min(found)[1], REGIONS[name]) if found else None
-
-
 def _read(
     directions: str | None, issues: str | None, box: BoxFraction | None, round_index: int, limits: Limits
 ) -> Guidance:
@@ -278,109 +248,102 @@ def _read(
         if text is None:
             continue
         if len(text) > limits.reply_characters:
-            notes.append(
-                Note("guidance-text-cut", f"only the first {limits.reply_characters} characters of a section were read")
-            )
+            notes.append(_cut(limits.reply_characters, "a section"))
             text = text[: limits.reply_characters]
         for start, end in sentences(text):
-            clause = sanitise(text[start : min(end, start + LONGEST_CLAUSE)])
-            if clause:
-                sides[side] += _phrases(clause, side, text[start:end], (start, end), box, round_index)  # type: ignore[index, arg-type]
+            if end - start > LONGEST_CLAUSE:
+                notes.append(_cut(LONGEST_CLAUSE, "a clause"))
+            clause = sanitise(without_label(text[start : min(end, start + LONGEST_CLAUSE)]))
+            sides[side] += _phrases(clause, side, text[start:end], (start, end), box, round_index)  # type: ignore[index, arg-type]
     return Guidance(tuple(sides["positive"]), tuple(sides["negative"]), tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Saying:
+    """One phrase before it has a place."""
+
+    text: str
+    flaws: tuple[Flaw, ...]
+    words: str
+    """The part of the clause that says it."""
+
+    is_alone: bool
+    """Whether nothing else comes from those words."""
 
 
 def _phrases(
     clause: str, side: Side, source: str, span: tuple[int, int], box: BoxFraction | None, round_index: int
 ) -> list[Phrase]:
-    if side == "negative":
-        clause = without_denial(clause)
-        if not clause:
-            return []
-        texts, stated = negative_phrases(clause)
-    else:
-        texts, stated = positive_phrases(clause), True
-    wanted_gone = tuple(dict.fromkeys(flaw for flaw, _ in find_flaws(clause))) if side == "positive" else ()
     made = []
-    for text in map(sanitise, texts):
-        if not text:
-            continue
-        flaws = (
-            tuple(dict.fromkeys(flaw for flaw, _ in find_flaws(text)))
-            if side == "negative"
-            else (_asked_gone(clause if _ASK.match(clause) else text, wanted_gone))
-        )
-        severity = severity_of(text) or (severity_of(clause) if len(texts) == 1 else None)
-        if side == "positive" and not flaws:
+    for said in _wanted(clause) if side == "positive" else _wrong(clause):
+        severity = severity_of(said.text) or (severity_of(said.words) if said.is_alone else None)
+        if side == "positive" and not said.flaws:
             severity = None
-        where, region = _where(text, clause, box)
-        made.append(
-            Phrase(
-                text=text,
-                side=side,
-                origin="model",
-                source=source,
-                span=span,
-                round_index=round_index,
-                box_fraction=where,
-                region=region,
-                flaws=flaws if stated else (),
-                severity=severity,
-                detail=_detail(text, clause, flaws),
-                worth=_worth(severity, bool(flaws), where is not None, round_index),
+        for text, where, region in _placed_in(said.text, said.words, box):
+            made.append(
+                Phrase(
+                    text=text,
+                    side=side,
+                    origin="model",
+                    source=source,
+                    span=span,
+                    round_index=round_index,
+                    box_fraction=where,
+                    region=region,
+                    flaws=said.flaws,
+                    severity=severity,
+                    detail=_detail(text, said.words, said.flaws),
+                    worth=_worth(severity, bool(said.flaws), where is not None, round_index),
+                )
             )
-        )
     return made
 
 
-_ASK = re.compile(
-    r"^(?:please |try to )?(?:reduc|remov|eliminat|minimi|suppress|correct|fix|mitigat|denois|deblur|sharpen|brighten|address"  # noqa: E501
-    r"|clean)",
-    re.IGNORECASE,
-)
-_WISHES: tuple[tuple[re.Pattern[str], Flaw], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), flaw)
-    for pattern, flaw in (
-        (
-            r"\b(?:brighter|brighten\w*|lift\w* (?:the )?shadows|more light|increased? (?:the )?(?:brightness|exposure))\b",  # noqa: E501
-            Flaw.UNDEREXPOSURE,
-        ),
-        (r"\b(?:darker|darken\w*|less bright|recover\w* (?:the )?highlights)\b", Flaw.OVEREXPOSURE),
-        (r"\b(?:sharper|sharpen\w*|deblur\w*|more sharpness|(?:increased?|improved?) sharpness)\b", Flaw.BLUR),
-        (r"\b(?:denois\w*|cleaner|noise[- ]free)\b", Flaw.NOISE),
-        (r"\b(?:(?:more|higher|increased?|improved?|better|stronger) contrast)\b", Flaw.LOW_CONTRAST),
-        (
-            r"\b(?:more (?:vivid|vibrant|colou?rful|saturat\w+)|richer colou?rs?|(?:increased?|more) saturation)\b",
-            Flaw.DULL_COLOR,
-        ),
-        (r"\b(?:dehaz\w*|clearer air)\b", Flaw.HAZE),
-    )
-)
-"""Wishes that ask for a change, and the flaw whose repair is that change."""
+def _wanted(clause: str) -> list[_Saying]:
+    if not find_flaws(clause) and not without_denial(clause):
+        return []
+    wishes = [replace(wish, text=sanitise(wish.text)) for wish in positive_phrases(clause)]
+    return [
+        _Saying(wish.text, wish.flaws, wish.words, sum(other.words == wish.words for other in wishes) == 1)
+        for wish in wishes
+        if wish.text
+    ]
 
 
-def _asked_gone(clause: str, named: tuple[Flaw, ...]) -> tuple[Flaw, ...]:
-    """Flaws that a positive clause asks to repair: "reduce the noise", "brighter". A mere picture of the ideal asks nothing."""  # noqa: E501
-    asked = list(named) if _ASK.match(clause) else []
-    asked += [flaw for pattern, flaw in _WISHES if pattern.search(clause)]
-    return tuple(dict.fromkeys(asked))
+def _wrong(clause: str) -> list[_Saying]:
+    said = []
+    for part in asserted(without_denial(clause)):
+        texts, is_stated = negative_phrases(part)
+        for text in filter(None, map(sanitise, texts)):
+            flaws = tuple(dict.fromkeys(flaw for flaw, _ in find_flaws(text))) if is_stated else ()
+            said.append(_Saying(text, flaws, part, len(texts) == 1))
+    return said
 
 
-def _where(text: str, clause: str, box: BoxFraction | None) -> tuple[BoxFraction | None, str]:
-    place = place_of(text)
-    if place is None and not _WHOLE.search(clause):
-        place = place_of(clause) if len(find_flaws(clause)) <= 1 and "," not in clause else None
-    if place is None:
-        return (None, "whole frame") if box is None or _WHOLE.search(clause) else (box, "looked-at region")
-    name, inside = place
+def _placed_in(text: str, words: str, box: BoxFraction | None) -> list[tuple[str, BoxFraction | None, str]]:
+    """`text` for each place that it names, or else that the words around it name, with the place's box and name.
+
+    "Foreground" and objects have no box.
+    """
+    is_whole = _WHOLE.search(words) is not None
+    places = at_each_place(text)
+    if not places and not is_whole and len(find_flaws(words)) <= 1 and "," not in without_places(words):
+        places = [(text, name) for mention in find_places(words) for name in mention.names]
+    if places:
+        return [(each, _inside(REGIONS[name], box), name) for each, name in places]
+    return [(text, None, "whole frame") if box is None or is_whole else (text, box, "looked-at region")]
+
+
+def _inside(part: BoxFraction, box: BoxFraction | None) -> BoxFraction:
     if box is None:
-        return inside, name
+        return part
     width, height = box[2] - box[0], box[3] - box[1]
     return (
-        box[0] + inside[0] * width,
-        box[1] + inside[1] * height,
-        box[0] + inside[2] * width,
-        box[1] + inside[3] * height,
-    ), name
+        box[0] + part[0] * width,
+        box[1] + part[1] * height,
+        box[0] + part[2] * width,
+        box[1] + part[3] * height,
+    )
 
 
 def _detail(text: str, clause: str, flaws: tuple[Flaw, ...]) -> str:
@@ -398,31 +361,33 @@ def _worth(severity: Severity | None, has_flaw: bool, regional: bool, round_inde
     return min(1.0, _WORTH[severity] + 0.08 * has_flaw + 0.02 * min(round_index, 2) - 0.05 * regional)
 
 
-def _user(prompt: str | None, negative: str | None) -> Guidance:
-    return Guidance(_own(prompt, "positive"), _own(negative, "negative"))
-
-
-def _own(words: str | None, side: Side) -> tuple[Phrase, ...]:
+def _own(words: str | None, side: Side) -> Guidance:
     text = sanitise((words or "")[:LONGEST_OWN])
     if not text:
-        return ()
-    named = tuple(dict.fromkeys(flaw for flaw, _ in find_flaws(text)))
-    flaws = named if side == "negative" else _asked_gone(text, named)
-    where, region = _where(text, text, None)
-    return (
-        Phrase(
-            text=text,
-            side=side,
-            origin="user",
-            source=words or "",
-            box_fraction=where,
-            region=region,
-            flaws=flaws,
-            severity=severity_of(text),
-            detail=_detail(text, text, flaws),
-            worth=2.0,
-        ),
+        return Guidance()
+    flaws = asked_flaws(text) if side == "positive" else tuple(dict.fromkeys(flaw for flaw, _ in find_flaws(text)))
+    _, where, region = _placed_in(text, text, None)[0]
+    phrase = Phrase(
+        text=text,
+        side=side,
+        origin="user",
+        source=words or "",
+        box_fraction=where,
+        region=region,
+        flaws=flaws,
+        severity=severity_of(text),
+        detail=_detail(text, text, flaws),
+        worth=2.0,
     )
+    return Guidance(
+        (phrase,) if side == "positive" else (),
+        (phrase,) if side == "negative" else (),
+        (_cut(LONGEST_OWN, "your own words"),) if len(words or "") > LONGEST_OWN else (),
+    )
+
+
+def _cut(characters: int, of: str) -> Note:
+    return Note("guidance-text-cut", f"only the first {characters} characters of {of} were read")
 
 
 def _joined(parts: list[Guidance]) -> Guidance:
@@ -445,13 +410,16 @@ def _joined(parts: list[Guidance]) -> Guidance:
 
 
 def _ordered(phrases: list[Phrase]) -> tuple[Phrase, ...]:
-    """Worthiest first (reading order among equals), each wording once; a repeated one keeps the wider place."""
-    kept: dict[str, Phrase] = {}
+    """Worthiest first (reading order among equals), each wording once for a place; the whole picture takes in its parts."""  # noqa: E501
+    kept: dict[tuple[str, BoxFraction | None], Phrase] = {}
     for phrase in phrases:
-        key = phrase.text.casefold()
-        earlier = kept.get(key)
-        if earlier is None:
-            kept[key] = phrase
-        elif earlier.box_fraction is not None and phrase.box_fraction is None and earlier.origin == phrase.origin:
-            kept[key] = replace(phrase, worth=max(phrase.worth, earlier.worth))
+        words = phrase.text.casefold()
+        key, whole = (words, phrase.box_fraction), kept.get((words, None))
+        if whole is not None and (whole.origin == phrase.origin or phrase.origin == "model"):
+            kept[words, None] = replace(whole, worth=max(phrase.worth, whole.worth))
+        elif phrase.box_fraction is None:
+            parts = [part for part in kept if part[0] == words and kept[part].origin == phrase.origin]
+            kept[key] = replace(phrase, worth=max([phrase.worth, *(kept.pop(part).worth for part in parts)]))
+        else:
+            kept.setdefault(key, phrase)
     return tuple(sorted(kept.values(), key=lambda phrase: -phrase.worth))

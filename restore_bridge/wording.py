@@ -1,16 +1,21 @@
 """Turns a sentence of a reply into phrases that read well in a prompt. It must not know rounds, boxes or encoders.
 
 Negative: a sentence about a flaw becomes a noun phrase with its place ("Blown highlights wash out any texture in the
-sky" → "blown highlights in the sky"). Positive: a sentence about the wanted picture loses its modal frame ("The leaves
-would possess crisp edges" → "leaves with crisp edges"). The model's words are kept; only the frame goes.
+sky" → "blown highlights in the sky"). Positive: a sentence about the wanted picture is taken wish by wish ("increase
+contrast and reduce noise" are two), and each loses its modal frame ("The leaves would possess crisp edges" → "leaves
+with crisp edges"). The model's words are kept; only the frame goes.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
 
-from zoomiqa.statements import FINITE, is_denied, without_connective, without_warning
-from zoomiqa.vocabulary import TERMS, find_flaws
+from restore_bridge.places import find_places
+from zoomiqa.statements import FINITE, is_denied, sentences, without_connective, without_warning
+from zoomiqa.vocabulary import TERMS, Flaw, find_flaws
 
 _I = re.IGNORECASE
 _FINITE_VERB = re.compile(rf"\b{FINITE}\b", _I)
@@ -82,6 +87,8 @@ _TAIL = re.compile(
 )
 _STRESS = re.compile(r"^(?:particularly|especially|notably|mainly|primarily|mostly|most)\b", _I)
 _WHOLE = re.compile(r"\b(?:entire|whole|overall|throughout|across the (?:image|photo|picture|frame|scene))\b", _I)
+_LISTED = re.compile(r"\s+(?:and|as well as|along with|coupled with|combined with)\s+|,\s+with\s+", _I)
+_JOINT = re.compile(rf",\s*(?:and\s+|but\s+)?|{_LISTED.pattern}", _I)
 _NOT_A_TAIL = re.compile(
     r"^(?:lacking|missing|blocking|ringing|banding|ghosting|aliasing|posteri[sz]ing|clipping|fringing"
     r"|lighting|smearing|haloing|oversharpening|moir\w*)\b",
@@ -95,16 +102,60 @@ _TAIL_CAUSE = re.compile(
 
 # ---- positive -------------------------------------------------------------------------------------------------------
 _MODAL = re.compile(r"\s+(?:would|should|could|will|must|might|can|needs?\s+to|ought\s+to)\s+", _I)
-_WITHOUT = re.compile(
-    r",?\s*(?:\band\s+)?\b(?:without|free (?:of|from)|with no|devoid of|instead of|rather than|avoiding|eliminating|reducing"  # noqa: E501
-    r"|removing|minimi[sz]ing|preventing)\b[^,;]*",
-    _I,
-)
+_BESIDE = re.compile(r",?\s*\b(?:without|instead of|rather than|as opposed to)\b[^,;]*", _I)
+"""What is only set against the wish: "detailed without glare"."""
+
 _REMOVE = re.compile(
     r"^(?:(?:please|try to|consider|you should|it would help to)\s+)?(?:reduc\w+|remov\w+|eliminat\w+|minimi[sz]\w+|suppress\w*"  # noqa: E501
-    r"|avoid\w*|correct(?:ing|ed)?|fix\w*|lower\w*|mitigat\w+|prevent\w*|address\w*|less|fewer|lower)\s+",
+    r"|correct(?:ing|ed)?|fix\w*|lower\w*|mitigat\w+|address\w*|clean(?:ing)?\s+up|less|fewer|lower|no|with no"
+    r"|free (?:of|from)|devoid of)\s+",
     _I,
 )
+_GUARD = re.compile(
+    r"^(?:(?:please|try to|be careful to)\s+)?(?:(?:avoid\w*|prevent\w*|do not|don't|never|not)(?:\s+|$)"
+    r"|without\s+(?:\w+ly\s+)?(?=[\w-]+ing\b))",
+    _I,
+)
+"""A wish that nothing be spoiled: what it names is not there yet."""
+
+_KEEP = re.compile(r"^(?:please\s+)?(?:while\s+|still\s+)?(?:keep|preserv|retain|maintain)(?:e|ing)?\s+", _I)
+_KEPT_LOW = re.compile(r"\s+(?:low|down|minimal|(?:to|at) (?:a|the) minimum|under control|in check)\b.*$", _I)
+_NOT_BE = re.compile(
+    r"^.*?\b(?:should|must|would|could|need|can|may|do|does)(?:\s+not|n't)\s+"
+    r"(?:be|look|appear|have|show|contain|exhibit|suffer from)\b",
+    _I,
+)
+_LESSENED = re.compile(
+    r"\b(?:less|fewer|lower|no|not|zero|little|free|reduc\w+|remov\w+|eliminat\w+|minimi\w+|suppress\w*|correct\w+)\b",
+    _I,
+)
+_ADJECTIVE = (
+    r"(?:sharp|crisp|clean|clear|natural|balanced|accurate|rich|vivid|vibrant|smooth|even|detailed|fine|bright|neutral|true|correct"
+    r"|soft|deep|strong|good|proper|realistic|faithful|pleasing|full|well[- ]\w+|\w+ly\s+[\w-]+)"
+)
+_COMPARED = (
+    r"(?:sharper|brighter|darker|cleaner|crisper|clearer|smoother|richer|finer|softer|warmer|cooler|deeper|higher|lower|stronger"
+    r"|better|greater|truer|lighter|less|fewer|more)"
+)
+_DO = (
+    r"(?:(?:reduc|remov|eliminat|minimi[sz]|increas|improv|enhanc|restor|preserv|ensur|apply|us|mak|achiev|denois|rais|refin"
+    r"|balanc|provid|captur)(?:e|ing)?|(?:suppress|avoid|prevent|correct|fix|lower|mitigat|address|boost|sharpen|brighten|darken"
+    r"|strengthen|deepen|lift|recover|keep|retain|maintain|add|bring|deblur|dehaz|clean up|soften|clarify)(?:e|ing)?"
+    r"|do not|don't|never|not)"
+)
+_JOINED = r"\s*,\s*(?:(?:and|but|or|yet|while|also|then)\s+)*|\s+(?:and|but|while)\s+(?:also\s+)?"
+_DO_FIRST = re.compile(rf"(?:please\s+)?{_DO}\b", _I)
+_WORD = re.compile(r"\w+\s+")
+_NEXT = re.compile(
+    rf"(?:{_JOINED})(?=(?:{_DO}|{_COMPARED}|no|with no|free (?:of|from)|devoid of)\s+\w|{_COMPARED}\b|[\w-]+-free\b)"
+    rf"|(?<=-free)(?:{_JOINED})|\s+with\s+(?={_COMPARED}\b)|(?:\s*,)?\s+(?:but\s+)?(?=without\s+(?:\w+ly\s+)?[\w-]+ing\b)",
+    _I,
+)
+"""Where a wish of its own begins: at a command, a comparative, or a denial."""
+
+_NEXT_NAMED = re.compile(rf"(?:{_JOINED})(?={_ADJECTIVE}(?:\s+(?!and\b|or\b)\w|$))|\s*,\s*(?=with\s)", _I)
+"""Where the next of several wanted things begins: at an adjective with its noun."""
+
 _STRIP = re.compile(
     r"^(?:(?:please|try to|consider|aim (?:for|to)|by|clearly|carefully)\s+)*(?:(?:achiev|ensur|maintain|provid|captur|preserv|us|includ"  # noqa: E501
     r"|produc|creat|deliver|obtain|giv|hav|show|keep|retain|guarante|featur|add|maximi[sz]|optimi[sz]|bring|allow|present)"
@@ -169,6 +220,26 @@ _EMPTY = re.compile(
     r"(?:image|photo|photograph|picture|frame|crop|shot|version|result)?$",
     _I,
 )
+_WISHES: tuple[tuple[re.Pattern[str], Flaw], ...] = tuple(
+    (re.compile(pattern, _I), flaw)
+    for pattern, flaw in (
+        (
+            r"\b(?:brighter|brighten\w*|lift\w* (?:the )?shadows|more light|increased? (?:the )?(?:brightness|exposure))\b",  # noqa: E501
+            Flaw.UNDEREXPOSURE,
+        ),
+        (r"\b(?:darker|darken\w*|less bright|recover\w* (?:the )?highlights)\b", Flaw.OVEREXPOSURE),
+        (r"\b(?:sharper|sharpen\w*|deblur\w*|more sharpness|(?:increased?|improved?) sharpness)\b", Flaw.BLUR),
+        (r"\b(?:denois\w*|cleaner|noise[- ]free)\b", Flaw.NOISE),
+        (r"\b(?:(?:more|higher|increased?|improved?|better|stronger) contrast)\b", Flaw.LOW_CONTRAST),
+        (
+            r"\b(?:more (?:vivid|vibrant|colou?rful|saturat\w+)|richer colou?rs?|(?:increased?|more) saturation)\b",
+            Flaw.DULL_COLOR,
+        ),
+        (r"\b(?:dehaz\w*|clearer air)\b", Flaw.HAZE),
+    )
+)
+"""Wishes that ask for a change, and the flaw whose repair is that change."""
+
 _CAMERA = re.compile(r"\b(?:shutter|tripod|aperture|iso|re-?shoot\w*|re-?tak\w*|lens|camera settings)\b", _I)
 """Advice to the photographer, which no restorer can follow."""
 
@@ -190,7 +261,8 @@ def negative_phrases(clause: str) -> tuple[list[str], bool]:
         return [], stated
     text = _THERE.sub("", text)
     if _listed(text):
-        return [_noun(part) for part in re.split(r",\s*(?:and\s+|or\s+)?|\s+and\s+", text) if part.strip()], stated
+        parts = re.split(r",\s*(?:and\s+|or\s+)?|\s+and\s+", text)
+        return _sharing_place([part for part in parts if part.strip()]), stated
     main, *tails = _split_tails(text)
     head = _negative_main(main)
     extra: list[str] = []
@@ -213,26 +285,93 @@ def negative_phrases(clause: str) -> tuple[list[str], bool]:
     return [phrase for phrase in (*phrases, *extra) if phrase], stated
 
 
-def positive_phrases(clause: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One thing that a text wants."""
+
+    text: str
+    """As it stands in a prompt."""
+
+    flaws: tuple[Flaw, ...]
+    """What it asks to repair. A mere picture of the ideal asks nothing, nor does a wish that something stay."""
+
+    words: str
+    """The part of the clause that says it."""
+
+
+def positive_phrases(clause: str) -> list[Wish]:
     """Wanted states in one sanitised `clause`; flaws that it names become what is wanted instead, or go."""
-    text = without_connective(clause)
-    removal = _REMOVE.match(text)
-    if removal:
-        return _turned(text[removal.end() :])
-    named = _WITHOUT.sub("", text).strip(" ,")
+    return [wish for words in _conjuncts(without_connective(clause)) for wish in _wishes(words)]
+
+
+def asked_flaws(text: str) -> tuple[Flaw, ...]:
+    """The flaws that a sanitised text asks to repair: "reduce the noise", "brighter"."""
+    wishes = (wish for start, end in sentences(text) for wish in positive_phrases(text[start:end]))
+    return tuple(dict.fromkeys(flaw for wish in wishes for flaw in wish.flaws))
+
+
+def _conjuncts(text: str) -> Iterator[str]:
+    """The wishes of a clause, each with the frame ("the image should be") that it shares with the first."""
+    modal = None if _DO_FIRST.match(text) else _MODAL.search(text)
+    verb = _WORD.match(text, modal.end()) if modal else None
+    frame = text[: verb.end()] if verb else ""
+    joints = [(0, 0), *_joints(text, is_framed=modal is not None), (len(text), len(text))]
+    for (_, start), (end, _) in pairwise(joints):
+        words = text[start:end].strip(" ,")
+        if words:
+            yield words if start < len(frame) or _DO_FIRST.match(words) else f"{frame}{words}"
+
+
+def _joints(text: str, *, is_framed: bool) -> list[tuple[int, int]]:
+    """Where a wish ends and the next begins.
+
+    A command, a comparative and a denial begin one anywhere. An adjective begins one after a flaw, which would take
+    the rest with it, and in a list of named things; after another adjective ("bright, balanced light") it does not.
+    """
+    sure = {match.span() for match in _NEXT.finditer(text)}
+    found = sorted({*sure, *(match.span() for match in _NEXT_NAMED.finditer(text))})
+    joints: list[tuple[int, int]] = []
+    listed: list[tuple[int, int]] = []
+    for start, end in found:
+        before = text[(joints or [(0, 0)])[-1][1] : start]
+        if (start, end) in sure or find_flaws(before):
+            joints.append((start, end))
+        elif not is_framed and " " in text[max([0, *(last for _, last in (*joints, *listed))]) : start].strip():
+            listed.append((start, end))
+    if joints or any("," in text[start:end] for start, end in listed):
+        return sorted([*joints, *listed])
+    return []
+
+
+def _wishes(words: str) -> list[Wish]:
+    if guard := _GUARD.match(words):
+        return [Wish(text, (), words) for text, _ in _turned(words[guard.end() :])]
+    if keep := _KEEP.match(words):
+        kept = words[keep.end() :]
+        if find_flaws(kept) and (low := _KEPT_LOW.search(kept)):
+            return _gone(kept[: low.start()], words)
+        return [Wish(_noun(kept), (), words)]
+    if (removal := _REMOVE.match(words) or _NOT_BE.match(words)) is not None:
+        return _gone(words[removal.end() :], words)
+    named = _BESIDE.sub("", words).strip(" ,")
     if not named:
-        return _turned(text)
+        return _gone(words, words)
     parts = re.split(r",\s*(?:and\s+)?", named)
     if len(parts) > 1 and all(0 < len(part.split()) <= 4 for part in parts) and not _FINITE_VERB.search(named):
-        return [phrase for part in parts for phrase in positive_phrases(part)]
-    phrases: list[str] = []
-    for phrase in _positive_main(named):
-        phrase = _noun(phrase)
+        return [wish for part in parts for wish in _wishes(part)]
+    wishes: list[Wish] = []
+    for phrase in map(_noun, _positive_main(named)):
         if phrase and find_flaws(phrase):
-            phrases += _turned(phrase)
+            is_asked = _LESSENED.search(words) is not None
+            wishes += [Wish(text, (flaw,) if is_asked else (), words) for text, flaw in _turned(phrase)]
         elif phrase and not _EMPTY.match(phrase) and not _CAMERA.search(phrase):
-            phrases.append(phrase)
-    return phrases
+            asked = dict.fromkeys(flaw for pattern, flaw in _WISHES if pattern.search(phrase))
+            wishes.append(Wish(phrase, tuple(asked), words))
+    return wishes
+
+
+def _gone(text: str, words: str) -> list[Wish]:
+    return [Wish(wanted, (flaw,), words) for wanted, flaw in _turned(text)]
 
 
 def _listed(text: str) -> bool:
@@ -265,7 +404,7 @@ def _negative_main(text: str) -> str:
         return text
     _, _, name, match = min(verbs, key=lambda item: item[:2])
     subject, rest = text[: match.start()].strip(), text[match.end() :].strip()
-    generic = _GENERIC_ONLY.match(subject) is not None
+    generic = _GENERIC_ONLY.match(subject) is not None and not find_places(subject)
     plain = _DETERMINER.sub("", subject)
     if name == "present":
         return f"{subject} {rest}" if not rest or re.match(_PREPOSITION, rest, _I) else subject
@@ -308,6 +447,8 @@ def _attribute(noun: str, words: str) -> str:
     place = re.search(rf"\s+{_PREPOSITION}\s+(?:the|an?)\s.+$", words, _I)
     quality, where = (words[: place.start()], place[0]) if place else (words, "")
     quality = re.split(r"\s+(?:and|but)\s+(?=\w+s\s)", quality)[0]
+    if quality.startswith("of "):
+        return f"{noun} {quality}{where}"
     if noun == "image" and re.search(r"\b(?:out of focus|in focus)\b", quality):
         return quality + where
     if (
@@ -320,22 +461,49 @@ def _attribute(noun: str, words: str) -> str:
 
 
 def _unlike(phrase: str) -> list[str]:
-    """Two flaws of different strength in one phrase part ways ("slight blur and severe noise")."""
-    parts = re.split(r"\s+(?:and|as well as|along with|coupled with|combined with)\s+", phrase)
+    """Two flaws of different strength in one phrase part ways ("slight blur and severe noise"), each with its place."""
+    parts = _LISTED.split(phrase)
     if (
         len(parts) > 1
         and all(find_flaws(part) and not _PLACE.search(part) for part in parts[:-1])
         and find_flaws(parts[-1])
     ):
-        return [_noun(part) for part in parts]
-    return [phrase]
+        return _sharing_place(parts)
+    return [_noun(part) for part in _by_place(phrase)]
 
 
-def _turned(text: str) -> list[str]:
-    """The wanted state of each flaw in `text`, at the place that `text` names."""
-    place = _PLACE.search(_EVERYWHERE.sub("", _WITHOUT.sub("", text)))
+def _sharing_place(parts: list[str]) -> list[str]:
+    """Flaws in a list that ends in a place share it ("blur and noise in the upper left").
+
+    Two names of one flaw ("noise and grain") are two statements, the first of them of the whole picture.
+    """
+    *before, last = parts
+    places = find_places(last)
+    if len(places) == 1 and before and not any(find_places(part) or _same_flaw(part, last) for part in before):
+        before = [f"{part} {last[slice(*places[0].span)]}" for part in before]
+    return [_noun(part) for part in (*before, last)]
+
+
+def _same_flaw(one: str, other: str) -> bool:
+    return not {flaw for flaw, _ in find_flaws(one)}.isdisjoint(flaw for flaw, _ in find_flaws(other))
+
+
+def _by_place(phrase: str) -> list[str]:
+    """The flaws of one phrase part ways after each place, so that each keeps its own ("blur at the top and noise")."""
+    parts, start = [], 0
+    for joint in _JOINT.finditer(phrase):
+        before, after = phrase[start : joint.start()], _JOINT.split(phrase[joint.end() :], maxsplit=1)[0]
+        if find_flaws(before) and find_places(before) and find_flaws(after):
+            parts.append(before)
+            start = joint.end()
+    return [*parts, phrase[start:]]
+
+
+def _turned(text: str) -> list[tuple[str, Flaw]]:
+    """The wanted state of each flaw in `text`, at the place that `text` names, and the flaw."""
+    place = _PLACE.search(_EVERYWHERE.sub("", _BESIDE.sub("", text)))
     where = f" {place[0]}" if place and len(place[0].split()) <= 10 and not find_flaws(place[0]) else ""
-    return [TERMS[flaw].wanted + where for flaw in dict.fromkeys(flaw for flaw, _ in find_flaws(text))]
+    return [(TERMS[flaw].wanted + where, flaw) for flaw in dict.fromkeys(flaw for flaw, _ in find_flaws(text))]
 
 
 def _positive_main(text: str) -> list[str]:

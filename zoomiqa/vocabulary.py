@@ -69,7 +69,10 @@ TERMS: dict[Flaw, FlawTerms] = {
         "blur",
         "sharp focus and crisp fine detail",
         r"\b(?:blur\w*|unsharp\w*|out[- ]of[- ]focus|defocus\w*|missed focus|soft(?:ness| focus| edges| detail\w*)?\b(?![- ](?:light|lit|tone|tonal|shadow|bokeh|background|pastel|gradient|glow|transition|colou?r|diffus))"  # noqa: E501
-        r"|lack(?:s|ing)? (?:of )?(?:sharpness|crispness|definition|fine detail))",
+        r"|lack(?:s|ing)? (?:of )?(?:sharpness|crispness|definition|fine detail)"
+        r"|(?:poor|low|reduced|insufficient) sharpness"
+        r"|(?:not|(?:is|are|was|were)n['’]t) (?:\w+ly |very |quite )?(?:sharp|crisp|in focus)\b"
+        r"|no (?:\w+ )?(?:sharpness|sharp (?:detail|edge|focus)\w*|crisp (?:detail|edge)\w*|fine detail))",
     ),
     Flaw.NOISE: FlawTerms(
         "noise",
@@ -87,7 +90,7 @@ TERMS: dict[Flaw, FlawTerms] = {
     Flaw.UNDEREXPOSURE: FlawTerms(
         "underexposure",
         "bright, balanced exposure",
-        r"\b(?:under[- ]?expos\w*|too dark|low[- ]light|dim(?:ly)?\b|crushed (?:shadow|black)\w*|darkness\b|dark (?:image|photo|picture|exposure|frame|scene|overall)\b|(?:very|overly|excessively|extremely|quite|rather|is|are|looks?|appears?) dark\b|darkened"  # noqa: E501
+        r"\b(?:under[- ]?expos\w*|too dark|low[- ]light|dim(?:ly)?\b|crushed (?:shadow|black)\w*|darkness\b|dark (?:image|photo|picture|exposure|frame|scene|overall)\b|(?:very|so|overly|excessively|extremely|quite|rather|is|are|looks?|appears?) dark\b|darkened"  # noqa: E501
         r"|insufficient light\w*|(?:deep|heavy) shadows?)",
     ),
     Flaw.OVEREXPOSURE: FlawTerms(
@@ -99,7 +102,7 @@ TERMS: dict[Flaw, FlawTerms] = {
     Flaw.LOW_CONTRAST: FlawTerms(
         "low contrast",
         "full tonal contrast from deep blacks to clear whites",
-        r"\b(?:(?:low|flat|weak|poor|lack of|reduced) (?:tonal )?contrast"
+        r"\b(?:(?:low|flat|weak|poor|lack of|lacks|lacking|reduced|insufficient|limited|little|no) (?:tonal )?contrast"
         r"|flat (?:tones?|lighting|appearance|rendition))",
     ),
     Flaw.HAZE: FlawTerms(
@@ -163,6 +166,20 @@ REGIONS: dict[str, tuple[float, float, float, float]] = {
     "lower right": (0.6, 0.6, 1.0, 1.0),
 }
 """Names of places in a frame and the box each stands for, as fractions of width and height (x1, y1, x2, y2)."""
+
+_WHERE = {
+    "whole frame": "across the whole frame",
+    "centre": "in the centre",
+    "top": "at the top",
+    "left side": "on the left side",
+    "right side": "on the right side",
+    "bottom": "at the bottom",
+}
+
+
+def where(region: str) -> str:
+    """A place of `REGIONS` in words that follow a noun."""
+    return _WHERE.get(region, f"in the {region}")
 
 
 def name_region(box_fraction: tuple[float, float, float, float]) -> str:

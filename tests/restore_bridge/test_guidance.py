@@ -88,10 +88,134 @@ def test_severity_words(words, severity):
         ("noise in the foreground", "whole frame"),
         ("noise on the left side of the car", "whole frame"),
         ("noise in the centre of the image", "centre"),
+        ("noise in the middle tones", "whole frame"),
+        ("blur in the right eye", "whole frame"),
+        ("The top of the image is blurry.", "top"),
+        ("The left side of the photo is underexposed.", "left side"),
     ],
 )
 def test_places(words, region):
     assert split_text(None, words).negative[0].region == region
+
+
+@pytest.mark.parametrize(
+    ("issues", "found"),
+    [
+        (
+            "Noise in the lower left, upper right, and center.",
+            {(Flaw.NOISE, "lower left"), (Flaw.NOISE, "upper right"), (Flaw.NOISE, "centre")},
+        ),
+        (
+            "Blown highlights on the left and on the right.",
+            {(Flaw.OVEREXPOSURE, "left side"), (Flaw.OVEREXPOSURE, "right side")},
+        ),
+        (
+            "Motion blur in the background at the top left and noise at the bottom right.",
+            {(Flaw.MOTION_BLUR, "upper left"), (Flaw.NOISE, "lower right")},
+        ),
+        ("Blur and noise in the upper left.", {(Flaw.BLUR, "upper left"), (Flaw.NOISE, "upper left")}),
+        ("Noise in the upper left and blur.", {(Flaw.NOISE, "upper left"), (Flaw.BLUR, "whole frame")}),
+        ("Blur, noise and haze at the top.", {(Flaw.BLUR, "top"), (Flaw.NOISE, "top"), (Flaw.HAZE, "top")}),
+    ],
+)
+def test_each_flaw_has_its_own_places(issues, found):
+    assert {(phrase.flaw, phrase.region) for phrase in split_text(None, issues).negative} == found
+
+
+def test_one_wording_in_two_boxes_is_two_phrases():
+    looks = [
+        Round(0, "", Sections(issues="Slight blur."), 3.0, "crop"),
+        Round(1, "", Sections(issues="Severe noise. Slight blur."), 3.0, "crop", shown_box=Box(0, 0, 50, 50)),
+        Round(2, "", Sections(issues="Severe noise."), 3.0, "final", shown_box=Box(50, 50, 100, 100)),
+    ]
+    found = split_guidance(Assessment(tuple(looks), 3.0, image=ImageInfo(None, None, 100, 100))).negative
+    assert {(phrase.text, phrase.box_fraction) for phrase in found} == {
+        ("slight blur", None),
+        ("severe noise", (0.0, 0.0, 0.5, 0.5)),
+        ("severe noise", (0.5, 0.5, 1.0, 1.0)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("directions", "operations"),
+    [
+        ("Increase contrast and reduce noise", "denoise stretch"),
+        ("To improve the image, reduce the noise and increase the contrast.", "denoise stretch"),
+        ("Sharper focus, less noise, better contrast and brighter shadows.", "denoise deblur lift stretch"),
+        ("Sharp, noise-free, evenly lit portrait with natural skin tones.", "denoise"),
+        ("Reduce noise without introducing blur.", "denoise"),
+        ("Remove compression artifacts without over-sharpening the edges.", "deblock"),
+        ("Reduce the noise while preserving the natural film grain and soft background blur.", "denoise"),
+        ("Reduce the noise in the upper left and sharpen the eyes; keep the soft background blur.", "denoise deblur"),
+        ("Sharpen the subject, but avoid halos and oversharpening.", "deblur"),
+        ("The photo should not be so dark.", "lift"),
+        ("It shouldn't look noisy.", "denoise"),
+        ("Keep the noise low.", "denoise"),
+        ("Highlights should stay as they are, not darker.", ""),
+        ("Use noise reduction in the shadows.", "denoise"),
+        ("The image should be darker on the left side and brighter on the right side.", "lift tame"),
+        ("The image would be sharp, detailed and free of noise.", "denoise"),
+        ("Do not add blur. Avoid halos.", ""),
+    ],
+)
+def test_each_wish_of_a_direction_is_read(directions, operations):
+    plan = plan_actions(split_text(directions, None))
+    assert " ".join(str(action.operation) for action in plan) == operations
+
+
+@pytest.mark.parametrize(
+    ("directions", "phrases"),
+    [
+        (
+            "Sharp, noise-free, evenly lit portrait with natural skin tones.",
+            [TERMS[Flaw.NOISE].wanted, "sharp", "evenly lit portrait with natural skin tones"],
+        ),
+        (
+            "Reduce the noise while preserving the soft background blur.",
+            [TERMS[Flaw.NOISE].wanted, "soft background blur"],
+        ),
+        ("The photo should not be so dark.", [TERMS[Flaw.UNDEREXPOSURE].wanted]),
+        (
+            "The image should be free of JPEG artifacts, with natural skin tones.",
+            [TERMS[Flaw.BLOCKING].wanted, "image with natural skin tones"],
+        ),
+        (
+            "The ideal image would be noise-free, crisp and well-lit.",
+            [TERMS[Flaw.NOISE].wanted, "crisp and well-lit image"],
+        ),
+        ("Crisp, well-defined edges on the buildings.", ["crisp, well-defined edges on the buildings"]),
+    ],
+)
+def test_each_wish_of_a_direction_is_a_phrase(directions, phrases):
+    assert [phrase.text for phrase in split_text(directions, "noise").positive] == phrases
+
+
+@pytest.mark.parametrize(
+    ("prompt", "flaws"),
+    [
+        ("remove the blur but keep the noise", (Flaw.BLUR,)),
+        ("portrait, film grain, soft focus", ()),
+        ("Sharper eyes. Less noise.", (Flaw.BLUR, Flaw.NOISE)),
+    ],
+)
+def test_own_words_ask_wish_by_wish(prompt, flaws):
+    assert split_text(None, None, prompt=prompt).positive[0].flaws == flaws
+
+
+def test_not_severe_is_slight():
+    assert split_text(None, "Blur is not severe.").negative[0].severity is Severity.SLIGHT
+
+
+@pytest.mark.parametrize("nothing", ["None", "N/A", "No improvements needed.", "No issues to avoid.", "1. None."])
+def test_a_section_that_says_nothing_gets_the_defaults(nothing):
+    guidance = split_text(nothing, nothing)
+    assert {phrase.origin for phrase in guidance.phrases} == {"default"}
+
+
+def test_what_is_not_read_is_noted():
+    clause = "Noise in the sky and " + "the very long clause about trees " * 22 + "and blur"
+    for guidance in (split_text(None, clause), split_text(None, "Noise.", prompt="portrait, " * 500)):
+        assert "guidance-text-cut" in [note.code for note in guidance.notes]
 
 
 def test_source_span_points_at_the_words():
@@ -293,6 +417,18 @@ def test_a_measured_flaw_keeps_its_measured_box():
         plan_actions(split_guidance(Assessment((look,), 3.0, image=ImageInfo(None, None, 100, 100))))[0].box_fraction
         == box
     )
+
+
+def test_a_wish_has_the_measured_box_of_the_flaw_that_it_turns():
+    box = (0.33, 0.24, 0.52, 0.92)
+    noise = Finding(Flaw.NOISE, Severity.SEVERE, 0.8, "noise", 0.9, 0.15, box, "centre")
+    sections = Sections(
+        directions=f"The picture would show {TERMS[Flaw.NOISE].wanted} in the centre.",
+        issues="Severe noise is visible in the centre.",
+    )
+    look = Round(0, "", sections, 3.0, "final", findings=(noise,))
+    guidance = split_guidance(Assessment((look,), 3.0, image=ImageInfo(None, None, 100, 100)))
+    assert {phrase.box_fraction for phrase in guidance.phrases} == {box}
 
 
 def test_many_mentions_take_linear_time():

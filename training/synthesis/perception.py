@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from zoomiqa.assessors.compact.wording import where
-from zoomiqa.vocabulary import TERMS, Flaw, name_region
+from zoomiqa.vocabulary import TERMS, Flaw, name_region, where
 
 from .phrases import DEGREES, choose
 from .samples import Truth

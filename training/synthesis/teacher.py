@@ -28,12 +28,12 @@ from threadpoolctl import ThreadpoolController
 from zoomiqa.assessors.compact.diagnosis import diagnose, severity_of
 from zoomiqa.assessors.compact.features import choose_region, crop_copy, extract_features, viewing_copy
 from zoomiqa.assessors.compact.rating import RatingModel
-from zoomiqa.assessors.compact.wording import verdict, where
+from zoomiqa.assessors.compact.wording import verdict
 from zoomiqa.imaging import PixelArray
 from zoomiqa.imaging.signals import NATIVE_SCALE, measure
 from zoomiqa.protocol import plan_crop
 from zoomiqa.types import RATING_MAX, RATING_MIN, BoxFraction, Finding
-from zoomiqa.vocabulary import REGIONS, TERMS, Flaw, Severity, name_region
+from zoomiqa.vocabulary import REGIONS, TERMS, Flaw, Severity, name_region, where
 
 from . import phrases
 from .phrases import choose, fill

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from zoomiqa.assessors.compact.wording import verdict, where
+from zoomiqa.assessors.compact.wording import verdict
 from zoomiqa.errors import OptionInvalid
 from zoomiqa.evaluation import Annotation, load_annotations
 from zoomiqa.files import atomic_write_bytes
@@ -21,7 +21,7 @@ from zoomiqa.protocol import PromptSet
 from zoomiqa.records import read_records, to_line
 from zoomiqa.statements import stated_flaws
 from zoomiqa.types import AssessorInfo, ImageInfo
-from zoomiqa.vocabulary import REGIONS, TERMS, Flaw
+from zoomiqa.vocabulary import REGIONS, TERMS, Flaw, where
 
 from ...curation.trajectories import replay, trajectory_record  # noqa: TID252 - in a wheel it is zoomiqa.training
 

@@ -11,20 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zoomiqa.types import Finding
-from zoomiqa.vocabulary import TERMS
-
-_PLACES = {
-    "whole frame": "across the whole frame",
-    "centre": "in the centre",
-    "upper left": "in the upper left",
-    "top": "at the top",
-    "upper right": "in the upper right",
-    "left side": "on the left side",
-    "right side": "on the right side",
-    "lower left": "in the lower left",
-    "bottom": "at the bottom",
-    "lower right": "in the lower right",
-}
+from zoomiqa.vocabulary import TERMS, where
 
 _VERDICTS = ((4.25, "excellent"), (3.5, "good"), (2.75, "fair"), (2.0, "poor"), (0.0, "bad"))
 
@@ -35,11 +22,6 @@ MAX_STATED = 4
 def verdict(rating: float) -> str:
     """The word for a rating of 1..5 (the five grades of ITU-R BT.500: bad, poor, fair, good, excellent)."""
     return next(word for bound, word in _VERDICTS if rating >= bound)
-
-
-def where(region: str) -> str:
-    """The place in words that follow a noun."""
-    return _PLACES[region]
 
 
 def issue(finding: Finding) -> str:
