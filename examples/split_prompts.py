@@ -8,6 +8,6 @@ import sys
 from restore_bridge import compose, split_guidance
 from zoomiqa import assess
 
-prompts = compose(split_guidance(assess(sys.argv[1])), "clip")
+prompts = compose(split_guidance(assess(sys.argv[1])), "clip", regions="folded")
 print("positive:", prompts.positive)
 print("negative:", prompts.negative)

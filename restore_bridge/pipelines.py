@@ -72,7 +72,8 @@ def prompts_for(
         raise BackendFailed("the picture could not be assessed", assessment.error["message"], assessment.error["code"])
     guidance = split_guidance(assessment, prompt=prompt, negative=negative, limits=limits)
     name = encoder or encoder_of(pipeline)
-    return PipelinePrompts(compose(guidance, name, count=_counter(pipeline), limits=limits), assessment)
+    prompts = compose(guidance, name, count=_counter(pipeline), regions="folded", limits=limits)
+    return PipelinePrompts(prompts, assessment)
 
 
 def encoder_of(pipeline: Any | None) -> str:
@@ -83,7 +84,7 @@ def encoder_of(pipeline: Any | None) -> str:
     said = parameters["max_sequence_length"].default if "max_sequence_length" in parameters else None
     room = said if isinstance(said, int) and said > 0 else _DEFAULT_TOKENS
     long = sorted((each.tokens, each.name) for each in BUDGETS.values() if each.tokens and each.name.startswith("t5"))
-    return next((name for tokens, name in reversed(long) if tokens <= room), long[0][1])
+    return next((name for tokens, name in reversed(long) if tokens < room), long[0][1])
 
 
 def _tokenizers(pipeline: Any | None) -> Iterator[Any]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from restore_bridge.guidance import Guidance, Phrase
+from restore_bridge.places import without_places
 from restore_bridge.textclean import sanitise
 from zoomiqa.errors import OptionInvalid
 from zoomiqa.limits import LOCAL, Limits
@@ -20,6 +21,7 @@ from zoomiqa.types import BoxFraction, Note
 from zoomiqa.vocabulary import TERMS
 
 TokenCounter = Callable[[str], int]
+Regions = Literal["separate", "folded"]
 
 QUALITY_POSITIVE = ("high-resolution photograph", "natural texture", "true colour")
 QUALITY_NEGATIVE = ("low quality", "deformed detail", "painting")
@@ -50,15 +52,15 @@ BUDGETS: dict[str, EncoderBudget] = {
         EncoderBudget("clip", 75),
         EncoderBudget("clip-2", 150),
         EncoderBudget("clip-unlimited", None),
-        EncoderBudget("t5-120", 120, reads_negation=True),
-        EncoderBudget("t5-256", 256, reads_negation=True),
-        EncoderBudget("t5-300", 300, reads_negation=True),
-        EncoderBudget("t5-512", 512, reads_negation=True),
+        EncoderBudget("t5-120", 119, reads_negation=True),
+        EncoderBudget("t5-256", 255, reads_negation=True),
+        EncoderBudget("t5-300", 299, reads_negation=True),
+        EncoderBudget("t5-512", 511, reads_negation=True),
         EncoderBudget("none", None, reads_negation=True),
     )
 }
 """CLIP reads 77 positions with two marks, in one or two chunks, or chunk by chunk without end; PixArt-alpha and DreamClear
-120 T5 tokens, PixArt-Sigma and Sana 300, SD3 256, FLUX 512. "none" is for restorers that read guidance, not a prompt."""  # noqa: E501
+120 T5 tokens, PixArt-Sigma and Sana 300, SD3 256, FLUX 512, each with an end mark. "none" is for restorers that read guidance, not a prompt."""  # noqa: E501
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +151,19 @@ def compose(
     *,
     count: TokenCounter | None = None,
     quality: bool = True,
+    regions: Regions = "separate",
     limits: Limits = LOCAL,
 ) -> Prompts:
     """Fill an encoder's budget with the worthiest phrases.
 
-    Regional phrases go into the prompt of their box, after the user's words; an encoder that is asked for one global
-    prompt simply ignores `regional`. Boxes keep their own budget.
+    Regional phrases go into the prompt of their box, after the user's words; boxes keep their own budget. Where there
+    is room for one prompt only, `regions="folded"` lets them compete for it by worth, without the words for their
+    place, which nothing there can point to.
 
     Args:
         count: Tokens of a text without start and end marks; `None` uses `estimate_tokens`.
         quality: Whether a general quality tail may fill what is left.
+        regions: "separate" keeps regional phrases out of `positive` and `negative`; "folded" puts them in as well.
         limits: `prompt_characters` bounds each prompt as well.
     """
     budget = find_budget(encoder) if isinstance(encoder, str) else encoder
@@ -169,7 +174,12 @@ def compose(
     def fill(phrases: list[Phrase], side: Literal["positive", "negative"], tail: tuple[str, ...]) -> tuple[str, int]:
         chosen: list[str] = []
         for phrase in [*phrases, *(Phrase(words, side, "default") for words in tail)]:
-            text = phrase.text if side == "positive" or budget.reads_negation else _affirmed(phrase, notes)
+            text = phrase.text
+            if side == "negative" and not budget.reads_negation and phrase.origin != "user":
+                text = _affirmed(phrase, notes)
+                if text == phrase.text and _NEGATION.search(text):
+                    cut.append(Cut(text, side, "negation", counter(text)))
+                    continue
             if not text or text.casefold() in (kept.casefold() for kept in chosen):
                 continue
             longer = _SEPARATOR.join([*chosen, text])
@@ -192,11 +202,14 @@ def compose(
     def side_of(phrases: tuple[Phrase, ...], box: BoxFraction | None) -> list[Phrase]:
         return [phrase for phrase in phrases if phrase.origin == "user" or phrase.box_fraction == box]
 
+    def main_of(phrases: tuple[Phrase, ...]) -> list[Phrase]:
+        return side_of(phrases, None) if regions == "separate" else [_folded(phrase) for phrase in phrases]
+
     tails = (QUALITY_POSITIVE, QUALITY_NEGATIVE) if quality else ((), ())
-    positive, positive_tokens = fill(side_of(guidance.positive, None), "positive", tails[0])
+    positive, positive_tokens = fill(main_of(guidance.positive), "positive", tails[0])
     negative, negative_tokens = "", 0
     if budget.has_negative:
-        negative, negative_tokens = fill(side_of(guidance.negative, None), "negative", tails[1])
+        negative, negative_tokens = fill(main_of(guidance.negative), "negative", tails[1])
     regional = []
     for box in dict.fromkeys(phrase.box_fraction for phrase in guidance.regional if phrase.origin != "user"):
         if box is not None:
@@ -208,7 +221,7 @@ def compose(
         positive,
         negative,
         tuple(regional),
-        tuple(cut),
+        tuple(dict.fromkeys(cut)),
         positive_tokens,
         negative_tokens,
         budget,
@@ -217,20 +230,25 @@ def compose(
     )
 
 
-_LACK = re.compile(
-    r"\b(?:lack(?:ing)?|loss|absence|want) of\b|\black(?:s|ing)?\b|\bwithout\b|\bno\b|\bnot\b|\binsufficient\b|\bpoor\b",  # noqa: E501
-    re.IGNORECASE,
+_NEGATION = re.compile(
+    r"\b(?:lack(?:s|ing)?|loss|absence|want|without|no|not|never|neither|nor|hardly|barely|\w+n't)\b", re.IGNORECASE
 )
+_LACK = re.compile(rf"{_NEGATION.pattern}|\b(?:insufficient|little|poor)\b", re.IGNORECASE)
 
 
 def _affirmed(phrase: Phrase, notes: list[Note]) -> str:
     """A negative phrase that speaks of something missing, by the flaw's own name where it has one."""
-    if phrase.origin == "user" or not _LACK.search(phrase.text):
-        return phrase.text
-    if phrase.flaw is None:
+    if phrase.flaw is None or not _LACK.search(phrase.text):
         return phrase.text
     text = sanitise(TERMS[phrase.flaw].phrase)
     notes.append(
         Note("prompt-affirmed", f"“{phrase.text}” is sent as “{text}”, because the encoder does not read negation")
     )
     return text
+
+
+def _folded(phrase: Phrase) -> Phrase:
+    """A regional phrase as it stands among those of the whole picture."""
+    if phrase.box_fraction is None or phrase.origin == "user":
+        return phrase
+    return replace(phrase, text=sanitise(without_places(phrase.text)) or phrase.text)

@@ -139,7 +139,7 @@ def split_prompts(
 ) -> tuple[str, str, str]:
     """Both prompts, and what had no room."""
     guidance = split_guidance(assessment, prompt=prompt or None, negative=negative_prompt or None)
-    prompts = compose(guidance, encoder)
+    prompts = compose(guidance, encoder, regions="folded")
     return (
         prompts.positive,
         prompts.negative,

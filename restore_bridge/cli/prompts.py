@@ -31,7 +31,10 @@ def add_parser(commands: Any) -> None:
         "prompts",
         help="split reasoning into positive and negative prompts",
         epilog=_EXAMPLES,
-        description="Split an assessment into prompts, one JSON object per picture.",
+        description=(
+            "Split an assessment into prompts, one JSON object per picture. positive and negative hold all of it, for"
+            " a restorer that takes one prompt; regional holds what each box says, for one that takes more."
+        ),
     )
     parser.add_argument("paths", nargs="*", metavar="PATH", help="pictures to assess first")
     parser.add_argument("--from-jsonl", metavar="FILE", help="records of `zoomiqa assess`; - reads stdin")
@@ -66,7 +69,7 @@ def prompts(arguments: argparse.Namespace) -> int:
             failures += 1
             common.write_line({"image": name, "error": guidance})
             continue
-        composed = compose(guidance, arguments.encoder, limits=limits)
+        composed = compose(guidance, arguments.encoder, regions="folded", limits=limits)
         common.write_line({"image": name, "guidance": guidance.to_dict(), "prompts": composed.to_dict()})
     return common.EXIT_SOME_FAILED if failures else common.EXIT_OK
 

@@ -16,6 +16,7 @@ from apps.comfyui.v1 import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 from tests import fake_comfy
 from zoomiqa import assess
 from zoomiqa.errors import ImageShapeRefused
+from zoomiqa.types import Assessment, Box, ImageInfo, Round, Sections
 
 FOLDER = Path(__file__).parents[2] / "apps" / "comfyui"
 WORKFLOW = FOLDER / "example_workflows" / "restore_under_quality_guidance.json"
@@ -62,6 +63,17 @@ def test_pictures_there_and_back(batch: torch.Tensor) -> None:
     for wrong in (torch.rand(8, 8, 3), torch.rand(1, 3, 8, 8)):
         with pytest.raises(ImageShapeRefused):
             to_pictures(wrong)
+
+
+def test_the_one_prompt_holds_what_was_said_of_parts() -> None:
+    looks = (
+        Round(0, "", Sections(issues="Slight blur."), 3.0, "crop", box=Box(0, 0, 50, 50)),
+        Round(1, "", Sections(issues="Severe noise."), 2.0, "final", shown_box=Box(0, 0, 50, 50)),
+    )
+    seen = Assessment(looks, 2.0, image=ImageInfo(None, None, 100, 100))
+    assert call("ZoomIQA_SplitPrompts", assessment=seen, encoder="clip")["negative"].startswith(
+        "severe noise, slight blur"
+    )
 
 
 def test_assess_then_split(batch: torch.Tensor) -> None:

@@ -172,6 +172,7 @@ def test_prompts_from_text_records_and_pictures(run_folder, tmp_path, capsys, mo
     )
     line = json.loads(capsys.readouterr().out)
     assert line["prompts"]["positive"].startswith("my dog")
+    assert line["prompts"]["negative"].startswith("severe noise, ")
     assert line["prompts"]["regional"]
     monkeypatch.setattr(
         "sys.stdin",

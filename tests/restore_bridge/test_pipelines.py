@@ -16,7 +16,7 @@ from restore_bridge.pipelines import encoder_of, prompts_for
 from tests import tiny_diffusion as tiny
 from zoomiqa import assess
 from zoomiqa.errors import BackendFailed, OptionInvalid
-from zoomiqa.types import Assessment, AssessorInfo
+from zoomiqa.types import Assessment, AssessorInfo, Box, ImageInfo, Round, Sections
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -76,6 +76,32 @@ def test_it_says_what_the_assessor_said(photo) -> None:
     assert found.prompts.budget.name == "clip"
 
 
+class _Zooming:
+    """Finds the flaws only in its second look, at a part."""
+
+    info = AssessorInfo("zooming", "1", None, "none", "0")
+
+    def assess(self, pictures):
+        looks = (
+            Round(0, "", Sections(directions="A natural photograph."), 3.0, "crop", box=Box(10, 10, 60, 60)),
+            Round(
+                1,
+                "",
+                Sections(directions="The feathers would show crisp edges.", issues="Severe motion blur. Heavy noise."),
+                2.0,
+                "final",
+                shown_box=Box(10, 10, 60, 60),
+            ),
+        )
+        return [Assessment(looks, 2.0, image=ImageInfo(None, None, 100, 100)) for _ in pictures]
+
+
+def test_what_a_second_look_found_reaches_the_one_prompt(photo) -> None:
+    prompts = prompts_for(photo, assessor=_Zooming()).prompts
+    assert prompts.negative.startswith("severe motion blur, heavy noise")
+    assert "feathers with crisp edges" in prompts.positive
+
+
 class _Failing:
     info = AssessorInfo("failing", "1", None, "none", "0")
 
@@ -111,7 +137,15 @@ def pipeline_like(*, max_sequence_length=None, clip=False):
 
 @pytest.mark.parametrize(
     ("room", "budget"),
-    [(None, "t5-256"), (512, "t5-512"), (300, "t5-300"), (256, "t5-256"), (120, "t5-120"), (77, "t5-120")],
+    [
+        (None, "t5-256"),
+        (512, "t5-512"),
+        (300, "t5-300"),
+        (256, "t5-256"),
+        (120, "t5-120"),
+        (77, "t5-120"),
+        (255, "t5-120"),
+    ],
 )
 def test_long_text_encoders_get_their_budget(room: int | None, budget: str) -> None:
     assert encoder_of(pipeline_like(max_sequence_length=room)) == budget

@@ -80,6 +80,58 @@ def test_regional_phrases_stand_apart():
     ]
 
 
+def test_one_prompt_holds_what_was_said_of_parts():
+    guidance = split_text(
+        "Reduce the noise at the top.", "Severe noise in the upper left. Slight blur. Haze at the top."
+    )
+    prompts = compose(guidance, "clip", regions="folded", quality=False)
+    assert prompts.positive == TERMS[Flaw.NOISE].wanted
+    assert prompts.negative == "severe noise, haze, slight blur"
+    assert prompts.regional == compose(guidance, "clip", quality=False).regional
+
+
+def test_parts_compete_for_the_one_budget_by_worth_before_the_tail():
+    guidance = split_text(None, "Severe motion blur in the upper left. Moderate noise. Slight haze at the top.")
+    prompts = compose(guidance, EncoderBudget("tiny", 6), regions="folded")
+    assert prompts.negative == "severe motion blur"
+    assert [cut.text for cut in prompts.cut if cut.side == "negative"][:2] == ["moderate noise", "slight haze"]
+
+
+def test_a_second_look_reaches_the_one_prompt():
+    guidance = split_text(None, "Severe motion blur. Heavy noise.", (0.2, 0.2, 0.6, 0.6))
+    assert compose(guidance, "clip", regions="folded", quality=False).negative == "severe motion blur, heavy noise"
+
+
+@pytest.mark.parametrize(
+    ("issues", "sent"),
+    [
+        ("It is not sharp.", "blur"),
+        ("No sharp detail anywhere.", "blur"),
+        ("The picture lacks contrast.", "low contrast"),
+        ("Too little contrast.", "low contrast"),
+        ("Poor composition.", "poor composition"),
+    ],
+)
+def test_a_known_lack_is_sent_by_its_name(issues, sent):
+    assert compose(split_text(None, issues), "clip", quality=False).negative == sent
+
+
+def test_a_lack_of_nothing_known_is_left_out_and_reported():
+    guidance = split_text(None, "No watermark. Noise.")
+    prompts = compose(guidance, "clip", quality=False)
+    assert (prompts.negative, [(cut.text, cut.reason) for cut in prompts.cut]) == (
+        "noise",
+        [("no watermark", "negation")],
+    )
+    assert "no watermark" in compose(guidance, "t5-300", quality=False).negative
+    assert compose(split_text(None, None, negative="no watermark"), "clip", quality=False).negative == "no watermark"
+
+
+@pytest.mark.parametrize("positions", [120, 256, 300, 512])
+def test_a_budget_of_t5_leaves_room_for_the_end_mark(positions):
+    assert find_budget(f"t5-{positions}").tokens == positions - 1
+
+
 def test_clip_gets_no_negation():
     guidance = split_text(None, "A general lack of sharpness pervades the entire composition.")
     assert compose(guidance, "clip", quality=False).negative == TERMS[Flaw.BLUR].phrase
