@@ -20,7 +20,7 @@ from restore_bridge.places import at_each_place, find_places, without_places
 from restore_bridge.textclean import sanitise
 from restore_bridge.wording import asked_flaws, negative_phrases, positive_phrases
 from zoomiqa.limits import LOCAL, Limits
-from zoomiqa.statements import LONGEST_CLAUSE, asserted, sentences, without_denial, without_label
+from zoomiqa.statements import LONGEST_CLAUSE, asserted, praises, sentences, without_denial, without_label
 from zoomiqa.types import Assessment, BoxFraction, Finding, Note
 from zoomiqa.vocabulary import REGIONS, TERMS, Flaw, Severity, find_flaws
 
@@ -276,9 +276,11 @@ def _phrases(
 ) -> list[Phrase]:
     made = []
     for said in _wanted(clause) if side == "positive" else _wrong(clause):
-        severity = severity_of(said.text) or (severity_of(said.words) if said.is_alone else None)
-        if side == "positive" and not said.flaws:
-            severity = None
+        severity = severity_of(said.words) if said.is_alone else None
+        if side == "positive":  # the wanted state says nothing of how strong the flaw is
+            severity = severity if said.flaws else None
+        else:
+            severity = severity_of(said.text) or severity
         for text, where, region in _placed_in(said.text, said.words, box):
             made.append(
                 Phrase(
@@ -311,6 +313,8 @@ def _wanted(clause: str) -> list[_Saying]:
 
 
 def _wrong(clause: str) -> list[_Saying]:
+    if praises(clause):
+        return []
     said = []
     for part in asserted(without_denial(clause)):
         texts, is_stated = negative_phrases(part)

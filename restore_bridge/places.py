@@ -7,7 +7,7 @@ Standard library only; every function takes time in proportion to the text's len
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zoomiqa.statements import FINITE
 from zoomiqa.vocabulary import where
@@ -54,6 +54,9 @@ class PlaceMention:
     span: tuple[int, int]
     """Characters of the text, half-open, from the preposition to the last name."""
 
+    noun: str = ""
+    """"image" where the place stands for its part of the picture ("the left side of the photo is dark")."""
+
 
 def find_places(text: str) -> list[PlaceMention]:
     """The places that `text` names, in reading order; those of one list ("left, right and centre") together."""
@@ -74,14 +77,22 @@ def at_each_place(text: str) -> list[tuple[str, str]]:
     if len(named) == 1:
         return [(text, named[0][1])]
     return [
-        (_replaced(text, [(each.span, where(name) if each is mention else "") for each in mentions]), name)
+        (_replaced(text, [(each, where(name) if each is mention else "") for each in mentions]), name)
         for mention, name in named
     ]
 
 
 def without_places(text: str) -> str:
     """`text` less the places that it names."""
-    return _replaced(text, [(mention.span, "") for mention in find_places(text)])
+    return _replaced(text, [(mention, "") for mention in find_places(text)])
+
+
+def as_tail(text: str) -> str:
+    """The places of a text that names nothing else, in words that follow a noun; "" where it names more."""
+    mentions = find_places(text)
+    if len(mentions) != 1 or _replaced(text, [(replace(mentions[0], noun=""), "")]).strip(" ,"):
+        return ""
+    return " and ".join(where(name) for name in mentions[0].names)
 
 
 def _is_place(text: str, item: re.Match[str]) -> bool:
@@ -95,7 +106,8 @@ def _mention(run: list[re.Match[str]]) -> list[PlaceMention]:
     if not any(item["at"] or item["row"] or item["part"] or item["frame"] for item in run):
         return []
     names = tuple(dict.fromkeys(_name(item) for item in run))
-    return [PlaceMention(names, (run[0].start(), run[-1].end()))]
+    noun = "image" if run[-1]["frame"] and not run[0]["at"] else ""
+    return [PlaceMention(names, (run[0].start(), run[-1].end()), noun)]
 
 
 def _name(item: re.Match[str]) -> str:
@@ -104,10 +116,10 @@ def _name(item: re.Match[str]) -> str:
     return _SINGLE.get(item["one"].lower(), "centre")
 
 
-def _replaced(text: str, changes: list[tuple[tuple[int, int], str]]) -> str:
+def _replaced(text: str, changes: list[tuple[PlaceMention, str]]) -> str:
     parts, last = [], 0
-    for (start, end), words in changes:
-        parts += [text[last:start], f" {words} "]
-        last = end
+    for mention, words in changes:
+        parts += [text[last : mention.span[0]], f" {mention.noun} {words} "]
+        last = mention.span[1]
     joined = " ".join(" ".join([*parts, text[last:]]).split())
     return re.sub(r"\s+(?=[,.])|(?:^|,)\s*(?=,)|^,\s*|(?:\s+(?:and|or)|\s*,)+\s*$", "", joined).strip()

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from restore_bridge.places import find_places
+from restore_bridge.places import as_tail, find_places, without_places
 from zoomiqa.statements import FINITE, is_denied, sentences, without_connective, without_warning
 from zoomiqa.vocabulary import TERMS, Flaw, find_flaws
 
@@ -89,9 +89,12 @@ _STRESS = re.compile(r"^(?:particularly|especially|notably|mainly|primarily|most
 _WHOLE = re.compile(r"\b(?:entire|whole|overall|throughout|across the (?:image|photo|picture|frame|scene))\b", _I)
 _LISTED = re.compile(r"\s+(?:and|as well as|along with|coupled with|combined with)\s+|,\s+with\s+", _I)
 _JOINT = re.compile(rf",\s*(?:and\s+|but\s+)?|{_LISTED.pattern}", _I)
+_FLAW_ING = (
+    r"(?:blocking|ringing|banding|ghosting|aliasing|posteri[sz]ing|clipping|fringing|smearing|haloing|oversharpening"
+    r"|moir\w*)"
+)
 _NOT_A_TAIL = re.compile(
-    r"^(?:lacking|missing|blocking|ringing|banding|ghosting|aliasing|posteri[sz]ing|clipping|fringing"
-    r"|lighting|smearing|haloing|oversharpening|moir\w*)\b",
+    rf"^(?:lacking|missing|lighting|{_FLAW_ING})\b",
     _I,
 )
 _TAIL_CAUSE = re.compile(
@@ -102,23 +105,37 @@ _TAIL_CAUSE = re.compile(
 
 # ---- positive -------------------------------------------------------------------------------------------------------
 _MODAL = re.compile(r"\s+(?:would|should|could|will|must|might|can|needs?\s+to|ought\s+to)\s+", _I)
+_ADDRESS = re.compile(
+    r"^(?:(?:i|we|you|one)\s+(?:(?:would|could|should|can|might)\s+)?(?:recommend|suggest|advise|try|consider)\s+"
+    r"|(?:it is|it's|it would be)\s+(?:recommended|advisable|best|good|helpful)\s+to\s+"
+    rf"|{_GENERIC}\s+(?:could|can|would|should|may|might)\s+be\s+(?:further\s+)?(?:improved|enhanced)\s+by\s+)",
+    _I,
+)
+"""How advice addresses its reader."""
+
 _BESIDE = re.compile(r",?\s*\b(?:without|instead of|rather than|as opposed to)\b[^,;]*", _I)
 """What is only set against the wish: "detailed without glare"."""
 
 _REMOVE = re.compile(
-    r"^(?:(?:please|try to|consider|you should|it would help to)\s+)?(?:reduc\w+|remov\w+|eliminat\w+|minimi[sz]\w+|suppress\w*"  # noqa: E501
+    r"^(?:(?:please|try to|consider|you should|it would help to)\s+)?(?:reduc\w+|decreas\w+|remov\w+|eliminat\w+|minimi[sz]\w+|suppress\w*"  # noqa: E501
     r"|correct(?:ing|ed)?|fix\w*|lower\w*|mitigat\w+|address\w*|clean(?:ing)?\s+up|less|fewer|lower|no|with no"
     r"|free (?:of|from)|devoid of)\s+",
     _I,
 )
 _GUARD = re.compile(
     r"^(?:(?:please|try to|be careful to)\s+)?(?:(?:avoid\w*|prevent\w*|do not|don't|never|not)(?:\s+|$)"
-    r"|without\s+(?:\w+ly\s+)?(?=[\w-]+ing\b))",
+    rf"|without\s+(?:\w+ly\s+)?(?=(?!{_FLAW_ING}\b)[\w-]+ing\b))",
     _I,
 )
 """A wish that nothing be spoiled: what it names is not there yet."""
 
 _KEEP = re.compile(r"^(?:please\s+)?(?:while\s+|still\s+)?(?:keep|preserv|retain|maintain)(?:e|ing)?\s+", _I)
+_UNDO = re.compile(
+    r"^(?:(?:apply(?:ing)?|us(?:e|ing)|perform(?:ing)?)\s+)?de(?P<flaw>nois|blur|haz)(?:e|r?ing)?\b"
+    r"(?:\s+(?:it|the (?:whole |entire )?(?:image|photo|picture))\b)?\s*",
+    _I,
+)
+_UNDONE = {"nois": "noise", "blur": "blur", "haz": "haze"}
 _KEPT_LOW = re.compile(r"\s+(?:low|down|minimal|(?:to|at) (?:a|the) minimum|under control|in check)\b.*$", _I)
 _NOT_BE = re.compile(
     r"^.*?\b(?:should|must|would|could|need|can|may|do|does)(?:\s+not|n't)\s+"
@@ -138,17 +155,26 @@ _COMPARED = (
     r"|better|greater|truer|lighter|less|fewer|more)"
 )
 _DO = (
-    r"(?:(?:reduc|remov|eliminat|minimi[sz]|increas|improv|enhanc|restor|preserv|ensur|apply|us|mak|achiev|denois|rais|refin"
+    r"(?:(?:reduc|decreas|remov|eliminat|minimi[sz]|increas|improv|enhanc|restor|preserv|ensur|apply|us|mak|achiev|denois|rais|refin"
     r"|balanc|provid|captur)(?:e|ing)?|(?:suppress|avoid|prevent|correct|fix|lower|mitigat|address|boost|sharpen|brighten|darken"
     r"|strengthen|deepen|lift|recover|keep|retain|maintain|add|bring|deblur|dehaz|clean up|soften|clarify)(?:e|ing)?"
     r"|do not|don't|never|not)"
 )
-_JOINED = r"\s*,\s*(?:(?:and|but|or|yet|while|also|then)\s+)*|\s+(?:and|but|while)\s+(?:also\s+)?"
+_JOINED = (
+    r"\s*,\s*(?:(?:and|but|or|yet|while|also|then|by|an?|the)\s+)*|\s+(?:and|but|while)\s+(?:(?:also|by|an?|the)\s+)?"
+)
 _DO_FIRST = re.compile(rf"(?:please\s+)?{_DO}\b", _I)
+_COMPARED_FIRST = re.compile(rf"{_COMPARED}\b", _I)
+_ATTRIBUTE = re.compile(
+    rf"{_COMPARED}(?:\s*$|\s+(?:{_PREPOSITION[3:-1]}|than|and|or|to)\b)|(?P<either>(?:more|less)\s+\w+$)", _I
+)
+"""A comparative without a noun ("brighter on the right"), or perhaps with one ("more vivid", "more contrast")."""
+
 _WORD = re.compile(r"\w+\s+")
 _NEXT = re.compile(
     rf"(?:{_JOINED})(?=(?:{_DO}|{_COMPARED}|no|with no|free (?:of|from)|devoid of)\s+\w|{_COMPARED}\b|[\w-]+-free\b)"
-    rf"|(?<=-free)(?:{_JOINED})|\s+with\s+(?={_COMPARED}\b)|(?:\s*,)?\s+(?:but\s+)?(?=without\s+(?:\w+ly\s+)?[\w-]+ing\b)",
+    rf"|(?<=-free)(?:{_JOINED})|\s+with\s+(?={_COMPARED}\b)"
+    rf"|(?:\s*,)?\s+(?:but\s+)?(?=without\s+(?:\w+ly\s+)?(?!{_FLAW_ING}\b)[\w-]+ing\b)",
     _I,
 )
 """Where a wish of its own begins: at a command, a comparative, or a denial."""
@@ -224,13 +250,25 @@ _WISHES: tuple[tuple[re.Pattern[str], Flaw], ...] = tuple(
     (re.compile(pattern, _I), flaw)
     for pattern, flaw in (
         (
-            r"\b(?:brighter|brighten\w*|lift\w* (?:the )?shadows|more light|increased? (?:the )?(?:brightness|exposure))\b",  # noqa: E501
+            r"\b(?:brighter|brighten\w*|lift\w* (?:the )?shadows|more light"
+            r"|(?:increas|rais|boost)\w* (?:the |overall )*(?:brightness|exposure))\b",
             Flaw.UNDEREXPOSURE,
         ),
-        (r"\b(?:darker|darken\w*|less bright|recover\w* (?:the )?highlights)\b", Flaw.OVEREXPOSURE),
-        (r"\b(?:sharper|sharpen\w*|deblur\w*|more sharpness|(?:increased?|improved?) sharpness)\b", Flaw.BLUR),
+        (
+            r"\b(?:darker|darken\w*|less bright|recover\w* (?:the )?highlights"
+            r"|(?:reduc|lower|decreas)\w* (?:the |overall )*(?:brightness|exposure|highlights))\b",
+            Flaw.OVEREXPOSURE,
+        ),
+        (
+            r"\b(?:sharper|sharpen\w*|deblur\w*|more sharpness"
+            r"|(?:increas|improv|enhanc|boost)\w* (?:the |overall )*sharpness)\b",
+            Flaw.BLUR,
+        ),
         (r"\b(?:denois\w*|cleaner|noise[- ]free)\b", Flaw.NOISE),
-        (r"\b(?:(?:more|higher|increased?|improved?|better|stronger) contrast)\b", Flaw.LOW_CONTRAST),
+        (
+            r"\b(?:more|higher|better|stronger|(?:increas|improv|enhanc|boost)\w*) (?:the |overall |tonal )*contrast\b",
+            Flaw.LOW_CONTRAST,
+        ),
         (
             r"\b(?:more (?:vivid|vibrant|colou?rful|saturat\w+)|richer colou?rs?|(?:increased?|more) saturation)\b",
             Flaw.DULL_COLOR,
@@ -301,7 +339,8 @@ class Wish:
 
 def positive_phrases(clause: str) -> list[Wish]:
     """Wanted states in one sanitised `clause`; flaws that it names become what is wanted instead, or go."""
-    return [wish for words in _conjuncts(without_connective(clause)) for wish in _wishes(words)]
+    text = _ADDRESS.sub("", without_connective(clause))
+    return [wish for words in _conjuncts(text) for wish in _wishes(words)]
 
 
 def asked_flaws(text: str) -> tuple[Flaw, ...]:
@@ -319,7 +358,22 @@ def _conjuncts(text: str) -> Iterator[str]:
     for (_, start), (end, _) in pairwise(joints):
         words = text[start:end].strip(" ,")
         if words:
-            yield words if start < len(frame) or _DO_FIRST.match(words) else f"{frame}{words}"
+            yield words if start < len(frame) or _stands_alone(words, frame) else f"{frame}{words}"
+
+
+def _stands_alone(words: str, frame: str) -> bool:
+    """Whether a wish needs no frame: a command, or a comparative with its noun ("richer greens")."""
+    if not frame or _DO_FIRST.match(words):
+        return True
+    attribute = _ATTRIBUTE.match(words)
+    is_of_picture = _is_generic(_MODAL.split(frame, maxsplit=1)[0])
+    has_noun = attribute is None or (attribute["either"] is not None and is_of_picture)
+    return _COMPARED_FIRST.match(words) is not None and has_noun
+
+
+def _is_generic(subject: str) -> bool:
+    """Whether a subject is the picture itself ("the ideal image")."""
+    return _GENERIC_ONLY.match(subject) is not None and not find_places(subject)
 
 
 def _joints(text: str, *, is_framed: bool) -> list[tuple[int, int]]:
@@ -334,9 +388,14 @@ def _joints(text: str, *, is_framed: bool) -> list[tuple[int, int]]:
     listed: list[tuple[int, int]] = []
     for start, end in found:
         before = text[(joints or [(0, 0)])[-1][1] : start]
-        if (start, end) in sure or find_flaws(before):
+        is_kept = _KEEP.match(before.strip()) is not None
+        if (start, end) in sure or (find_flaws(before) and not is_kept):
             joints.append((start, end))
-        elif not is_framed and " " in text[max([0, *(last for _, last in (*joints, *listed))]) : start].strip():
+        elif (
+            not is_framed
+            and not is_kept
+            and " " in text[max([0, *(last for _, last in (*joints, *listed))]) : start].strip()
+        ):
             listed.append((start, end))
     if joints or any("," in text[start:end] for start, end in listed):
         return sorted([*joints, *listed])
@@ -353,6 +412,11 @@ def _wishes(words: str) -> list[Wish]:
         return [Wish(_noun(kept), (), words)]
     if (removal := _REMOVE.match(words) or _NOT_BE.match(words)) is not None:
         return _gone(words[removal.end() :], words)
+    if undo := _UNDO.match(words):
+        place = words[undo.end() :]
+        return _gone(
+            f"{_UNDONE[undo['flaw'].lower()]} {place if _PLACE.match(place) or not place else f'in {place}'}", words
+        )
     named = _BESIDE.sub("", words).strip(" ,")
     if not named:
         return _gone(words, words)
@@ -371,7 +435,8 @@ def _wishes(words: str) -> list[Wish]:
 
 
 def _gone(text: str, words: str) -> list[Wish]:
-    return [Wish(wanted, (flaw,), words) for wanted, flaw in _turned(text)]
+    turned = [Wish(wanted, (flaw,), words) for wanted, flaw in _turned(text)]
+    return turned or [Wish(TERMS[flaw].wanted, (flaw,), words) for pattern, flaw in _WISHES if pattern.search(words)]
 
 
 def _listed(text: str) -> bool:
@@ -404,7 +469,7 @@ def _negative_main(text: str) -> str:
         return text
     _, _, name, match = min(verbs, key=lambda item: item[:2])
     subject, rest = text[: match.start()].strip(), text[match.end() :].strip()
-    generic = _GENERIC_ONLY.match(subject) is not None and not find_places(subject)
+    generic = _is_generic(subject)
     plain = _DETERMINER.sub("", subject)
     if name == "present":
         return f"{subject} {rest}" if not rest or re.match(_PREPOSITION, rest, _I) else subject
@@ -414,6 +479,8 @@ def _negative_main(text: str) -> str:
         rest = _relative(rest)
         return rest if generic or len(plain.split()) > 7 or _PLACE.search(rest) else f"{rest} in {_the(subject)}"
     if name == "be":
+        if where := as_tail(subject):
+            return f"{_attribute('image', rest)} {where}"
         return _attribute("image" if generic else plain, rest)
     if name == "cause" and (find_flaws(rest) or not find_flaws(subject)):
         return rest
@@ -454,7 +521,7 @@ def _attribute(noun: str, words: str) -> str:
     if (
         len(quality.split()) <= 3
         and len(noun.split()) <= 6
-        and not re.search(rf"\b(?:with|{_PREPOSITION[3:-1]})\b", quality, _I)
+        and not re.search(rf"\b(?:with|by|{_PREPOSITION[3:-1]})\b", quality, _I)
     ):
         return f"{quality} {noun}{where}"
     return f"{noun}, {quality}{where}"
@@ -491,9 +558,11 @@ def _same_flaw(one: str, other: str) -> bool:
 def _by_place(phrase: str) -> list[str]:
     """The flaws of one phrase part ways after each place, so that each keeps its own ("blur at the top and noise")."""
     parts, start = [], 0
+    inside = [mention.span for mention in find_places(phrase)]
     for joint in _JOINT.finditer(phrase):
         before, after = phrase[start : joint.start()], _JOINT.split(phrase[joint.end() :], maxsplit=1)[0]
-        if find_flaws(before) and find_places(before) and find_flaws(after):
+        is_next = find_flaws(after) or (find_places(after) and without_places(after))
+        if find_places(before) and is_next and not any(first <= joint.start() < last for first, last in inside):
             parts.append(before)
             start = joint.end()
     return [*parts, phrase[start:]]
@@ -511,7 +580,7 @@ def _positive_main(text: str) -> list[str]:
     if match is None:
         return _positive_plain(text)
     subject, rest = text[: match.start()].strip(), text[match.end() :].strip()
-    generic = _GENERIC_ONLY.match(subject) is not None
+    generic = _is_generic(subject)
     subject = "" if generic else _positive_plain(subject)[0]
     main, tails = _positive_tails(rest)
     if involve := _INVOLVE.match(main):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from zoomiqa.statements import asserted, is_denied, sentences, stated_flaws, without_label
+from zoomiqa.statements import asserted, is_denied, praises, sentences, stated_flaws, without_label
 from zoomiqa.vocabulary import Flaw
 
 
@@ -95,6 +95,21 @@ def test_list_marks_headings_and_rules_are_no_clauses(text, clauses):
 )
 def test_labels_become_part_of_the_sentence(clause, said):
     assert without_label(clause) == said
+
+
+@pytest.mark.parametrize(
+    ("clause", "is_praise"),
+    [
+        ("The white balance is accurate.", True),
+        ("Everything is sharp, clean and well exposed", True),
+        ("The compression is not an issue.", True),
+        ("The white balance is not accurate.", False),
+        ("The sky is fine but noisy.", False),
+        ("The horizon is tilted.", False),
+    ],
+)
+def test_praise_is_no_flaw(clause, is_praise):
+    assert praises(clause) is is_praise
 
 
 def test_what_holds_beside_a_denial():

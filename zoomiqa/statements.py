@@ -55,10 +55,18 @@ _SENTENCE_END = re.compile(
     r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\betc)[.!?](?=[\s\"”’*)]|$)|;|(?<=\S\s)(?=\(\d{1,2}\)\s)"
 )
 _JOINT = re.compile(
-    r"(?:,\s+(?:and|but|while|whereas|though|although|with|however|yet)\s+|\s+(?:while|whereas|but)\s+)"
+    r"(?:,\s+(?:and|but|while|whereas|though|although|with|however|yet)\s+|\s+(?:while|whereas|but|(?P<and>and))\s+)"
     rf"(?=(?:also\s+)?[^,;]{{2,70}}?\b{FINITE}\b)",
     _I,
 )
+_IS_SENTENCE = re.compile(rf"\b{FINITE}\b", _I)
+_ORDER = re.compile(
+    r"\W*(?:increas|improv|enhanc|boost|sharpen|brighten|darken|lift|rais|reduc|remov|eliminat|minimi[sz]|correct|fix|restor|recover"
+    r"|preserv|keep|maintain|avoid|add|adjust|balanc)\w*(?P<object>\s+[\w' -]{2,50})?[\s*_]*:[\s*_]*",
+    _I,
+)
+"""A label that is itself a command: "Reduce noise: the sky is rough"."""
+
 _LEAD = re.compile(
     r"^(?:(?:additionally|moreover|furthermore|however|overall|also|finally|first(?:ly)?|second(?:ly)?|lastly|ideally|similarly"
     r"|likewise|in addition|in particular|as a result|consequently|therefore|specifically|notably|for example|and|but|then"  # noqa: E501
@@ -82,7 +90,7 @@ _ABSENT = r"(?:none|nil|n/a|not applicable|absent|nonexistent|negligible|0(?:\s*
 _ALL_ABSENT = re.compile(rf"(?:{_ABSENT}|no)\W*", _I)
 _GRADE = re.compile(
     r"(?P<grade>(?:very |quite |rather |extremely )?(?:severe|strong|heavy|high|pronounced|moderate|medium|noticeable"
-    r"|visible|slight|mild|minor|low|minimal|faint|poor|bad|weak))(?=\W*$|,|\s+(?:in|on|at|across|along|throughout)\b)"
+    r"|visible|slight|mild|minor|low|minimal|faint|poor|bad|weak))(?=\W*$|,|\s+(?:\(|(?:in|on|at|across|along|throughout)\b))"
     rf"|(?:{_ABSENT}(?!\w)|not\b|no\W*$)",
     _I,
 )
@@ -92,7 +100,6 @@ _AT = re.compile(r"(?:in|on|at|along|across|throughout|near|around)\s", _I)
 _LONGEST_LABEL = 5
 """Words."""
 
-_IS_SENTENCE = re.compile(rf"\b{FINITE}\b", _I)
 _ABOUT = re.compile(rf"(?P<subject>(?:the|an?|all|some|most)\s+(?:[\w'-]+\s+){{0,7}}?[\w'-]+)\s+{FINITE}\b", _I)
 _NUMBER = re.compile(r"\d+(?:\.\d+)?\s*(?:/\s*\d{1,3}|%)?\W*")
 
@@ -140,6 +147,13 @@ _NOTHING = re.compile(
 )
 """A statement that there is nothing to state."""
 
+_PRAISE = re.compile(
+    rf"[^,;]{{1,60}}?\b(?:{_SEEM}\s+(?:\w+ly\s+)*(?:accurate|good|great|fine|excellent|perfect|correct|acceptable|adequate|pleasing"
+    r"|sharp|crisp|clean|clear|natural|balanced|well[- ]\w+|in focus)"
+    r"|(?:is|are)(?:\s+not|n't) (?:an? )?(?:issues?|problems?|concerns?))\b"
+    r"(?:(?:,|\s+and)?\s+(?:and\s+)?[\w-]+){0,4}\W*",
+    _I,
+)
 _EXCEPT = re.compile(r"\b(?:except(?: for)?|apart from|other than|aside from|besides|but for)\s+", _I)
 
 
@@ -180,9 +194,15 @@ def sentences(text: str) -> list[tuple[int, int]]:
         for end in [*(match.end() for match in _SENTENCE_END.finditer(text, first, last)), last]:
             heading = _HEADING.match(text[start:end])
             begin = start + heading.end() if heading else start
+            order = _ORDER.match(text, begin, end)
+            if order and order["object"]:
+                spans.append((begin, order.end()))
+                begin = order.end()
             for joint in _JOINT.finditer(text, begin, end):
-                spans.append((begin, joint.start()))
-                begin = joint.end()
+                before = text[begin : joint.start()]
+                if _LETTERS.search(before) and (joint["and"] is None or _IS_SENTENCE.search(before)):
+                    spans.append((begin, joint.start()))
+                    begin = joint.end()
             spans.append((begin, end))
             start = end
     return [_trim(text, *span) for span in spans if _LETTERS.search(text[span[0] : span[1]])]
@@ -197,6 +217,8 @@ def without_label(clause: str) -> str:
     match = _LABEL.fullmatch(clause)
     if match is None or len(match["label"].split()) > _LONGEST_LABEL or _IS_SENTENCE.search(match["label"]):
         return clause
+    if _ORDER.match(clause):
+        return f"{match['label']} {match['rest']}"
     label = _lowered(match["label"])
     rest = ", ".join(cell for cell in re.split(r"\s*\|\s*", match["rest"]) if re.search(r"\w", cell))
     named, said = ({flaw for flaw, _ in find_flaws(part)} for part in (label, rest))
@@ -260,6 +282,11 @@ def asserted(clause: str) -> list[str]:
         is_open = part.start < part.end == end
     kept = [(clause[run[0].start : run[-1].end].strip(" ,"), run[0]) for run in runs]
     return [run for run, first in kept if find_flaws(run) or (first.is_contrast and first.end in ends)]
+
+
+def praises(clause: str) -> bool:
+    """Whether `clause` only says that something is as it should be ("the colours are accurate")."""
+    return _PRAISE.fullmatch(clause) is not None and not find_flaws(clause)
 
 
 def is_denied(text: str) -> bool:

@@ -63,7 +63,7 @@ TERMS: dict[Flaw, FlawTerms] = {
         "motion blur",
         "steady, crisply frozen detail",
         r"\bmotion[- ]blur\w*|\bcamera[- ]shake\b|\bmotion (?:smear\w*|streak\w*)"
-        r"|\bsmear(?:ed|ing) (?:motion|movement)",
+        r"|\bsmear(?:ed|ing) (?:motion|movement)|\bblurred by (?:motion|movement)\b",
     ),
     Flaw.BLUR: FlawTerms(
         "blur",

@@ -115,6 +115,11 @@ def test_places(words, region):
         ),
         ("Blur and noise in the upper left.", {(Flaw.BLUR, "upper left"), (Flaw.NOISE, "upper left")}),
         ("Noise in the upper left and blur.", {(Flaw.NOISE, "upper left"), (Flaw.BLUR, "whole frame")}),
+        (
+            "The lower left corner is too dark and noisy.",
+            {(Flaw.UNDEREXPOSURE, "lower left"), (Flaw.NOISE, "lower left")},
+        ),
+        ("Overexposed sky at the top, and blur on the left.", {(Flaw.OVEREXPOSURE, "top"), (Flaw.BLUR, "left side")}),
         ("Blur, noise and haze at the top.", {(Flaw.BLUR, "top"), (Flaw.NOISE, "top"), (Flaw.HAZE, "top")}),
     ],
 )
@@ -153,6 +158,10 @@ def test_one_wording_in_two_boxes_is_two_phrases():
         ("Keep the noise low.", "denoise"),
         ("Highlights should stay as they are, not darker.", ""),
         ("Use noise reduction in the shadows.", "denoise"),
+        ("Decrease the exposure and boost the overall contrast.", "tame stretch"),
+        ("I would recommend sharpening the image and denoising it.", "denoise deblur"),
+        ("It could be improved by increasing the sharpness and by reducing the noise.", "denoise deblur"),
+        ("Reduce noise: the sky is rough.", "denoise"),
         ("The image should be darker on the left side and brighter on the right side.", "lift tame"),
         ("The image would be sharp, detailed and free of noise.", "denoise"),
         ("Do not add blur. Avoid halos.", ""),
@@ -171,9 +180,11 @@ def test_each_wish_of_a_direction_is_read(directions, operations):
             [TERMS[Flaw.NOISE].wanted, "sharp", "evenly lit portrait with natural skin tones"],
         ),
         (
-            "Reduce the noise while preserving the soft background blur.",
-            [TERMS[Flaw.NOISE].wanted, "soft background blur"],
+            "Reduce the noise while preserving the natural film grain and soft background blur.",
+            [TERMS[Flaw.NOISE].wanted, "natural film grain and soft background blur"],
         ),
+        ("Denoise the sky. Apply dehazing.", [f"{TERMS[Flaw.NOISE].wanted} in the sky", TERMS[Flaw.HAZE].wanted]),
+        ("Colours should be improved, with richer greens.", ["improved colours", "richer greens"]),
         ("The photo should not be so dark.", [TERMS[Flaw.UNDEREXPOSURE].wanted]),
         (
             "The image should be free of JPEG artifacts, with natural skin tones.",
