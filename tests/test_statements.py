@@ -1,5 +1,7 @@
 """What a text on flaws reports, denies, and only warns of."""
 
+import time
+
 import pytest
 
 from zoomiqa.statements import asserted, is_denied, praises, sentences, stated_flaws, without_label
@@ -116,6 +118,13 @@ def test_what_holds_beside_a_denial():
     assert asserted("no noise, but distracting clutter in the background") == ["distracting clutter in the background"]
     assert asserted("severe blur and grain") == ["severe blur and grain"]
     assert asserted("the picture has no noise, some blur and haze, no banding") == ["some blur and haze"]
+
+
+@pytest.mark.parametrize("text", [" " * 30_000, f"a{' ' * 30_000}b", f"reduce{' ' * 30_000}:", f"|{' ' * 30_000}|x"])
+def test_gaps_are_read_in_linear_time(text):
+    start = time.process_time()
+    assert stated_flaws(text) == ()
+    assert time.process_time() - start < 2
 
 
 def test_a_long_text_is_read_in_time():

@@ -28,8 +28,7 @@ _I = re.IGNORECASE
 
 # ---- lines ----------------------------------------------------------------------------------------------------------
 _MARK = re.compile(r"\s*(?:>\s*)*(?:(?:[-–—•·*+]|\(?\d{1,2}[.):]|\(?[a-zA-Z][.)])\s+)*(?:\[[ xX]\]\s+)?")
-_TABLE_RULE = re.compile(r"\s*\|?\s*:?-{2,}:?\s*(?:\|[\s:|-]*)?$")
-_ROW = re.compile(r"\s*\|\s*(?P<cells>.*?)[\s|]*$")
+_TABLE_RULE = re.compile(r"\s*(?:\|\s*)?:?-{2,}:?\s*(?:\|[\s:|-]*)?")
 _TITLE = re.compile(r"\s*(?:(?P<plain>#{1,6}\s+\S.*|[^:.!?]{1,60}:[*_\s]*)|(?:\*\*|__)[^*_]+(?:\*\*|__)[:\s]*)")
 """A line that may be a heading: a Markdown one, one that ends in a colon, or one all bold."""
 
@@ -54,15 +53,16 @@ _HEADING = re.compile(
 _SENTENCE_END = re.compile(
     r"(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\betc)[.!?](?=[\s\"”’*)]|$)|;|(?<=\S\s)(?=\(\d{1,2}\)\s)"
 )
+_GAP = r"(?<!\s)\s{1,9}"
 _JOINT = re.compile(
-    r"(?:,\s+(?:and|but|while|whereas|though|although|with|however|yet)\s+|\s+(?:while|whereas|but|(?P<and>and))\s+)"
+    rf"(?:,\s{{1,9}}(?:and|but|while|whereas|though|although|with|however|yet)|{_GAP}(?:while|whereas|but|(?P<and>and)))\s{{1,9}}"
     rf"(?=(?:also\s+)?[^,;]{{2,70}}?\b{FINITE}\b)",
     _I,
 )
 _IS_SENTENCE = re.compile(rf"\b{FINITE}\b", _I)
 _ORDER = re.compile(
     r"\W*(?:increas|improv|enhanc|boost|sharpen|brighten|darken|lift|rais|reduc|remov|eliminat|minimi[sz]|correct|fix|restor|recover"
-    r"|preserv|keep|maintain|avoid|add|adjust|balanc)\w*(?P<object>\s+[\w' -]{2,50})?[\s*_]*:[\s*_]*",
+    r"|preserv|keep|maintain|avoid|add|adjust|balanc)\w*(?P<object>\s{1,3}[\w' -]{2,50})?[\s*_]{0,9}:[\s*_]*",
     _I,
 )
 """A label that is itself a command: "Reduce noise: the sky is rough"."""
@@ -383,14 +383,15 @@ def _said(text: str) -> list[_Line]:
             if lines and lines[-1].is_row and text.count("\n", lines[-1].end, start) == 1:
                 lines.pop()
             continue
-        row = _ROW.fullmatch(match[0])
-        if row:
-            start, end = start + row.start("cells"), start + row.end("cells")
+        is_row = match[0].lstrip().startswith("|")
+        if is_row:
+            cells = match[0].lstrip(" \t|")
+            start, end = end - len(cells), end - len(cells) + len(cells.rstrip(" \t|"))
         mark = _MARK.match(text, start, end)
         begin = mark.end() if mark else start
         words = text[begin:end]
-        if _LETTERS.search(words) and (find_flaws(words) or not _TOPIC.fullmatch(words)):
-            lines.append(_Line(begin, end, begin > start, row is not None, _TITLE.fullmatch(words)))
+        if _LETTERS.search(words) and (not _TOPIC.fullmatch(words) or find_flaws(words)):
+            lines.append(_Line(begin, end, begin > start, is_row, _TITLE.fullmatch(words)))
     return lines
 
 
