@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from restore_bridge.places import at_each_place, find_places, without_places
 from restore_bridge.textclean import sanitise
-from restore_bridge.wording import asked_flaws, negative_phrases, positive_phrases
+from restore_bridge.wishes import asked_flaws, positive_phrases
+from restore_bridge.wording import negative_phrases
 from zoomiqa.limits import LOCAL, Limits
 from zoomiqa.statements import LONGEST_CLAUSE, asserted, praises, sentences, without_denial, without_label
 from zoomiqa.types import Assessment, BoxFraction, Finding, Note

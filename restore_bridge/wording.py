@@ -1,33 +1,32 @@
-"""Turns a sentence of a reply into phrases that read well in a prompt. It must not know rounds, boxes or encoders.
+"""Turns a sentence about flaws into phrases for a negative prompt. It must not know rounds, boxes or encoders.
 
-Negative: a sentence about a flaw becomes a noun phrase with its place ("Blown highlights wash out any texture in the
-sky" → "blown highlights in the sky"). Positive: a sentence about the wanted picture is taken wish by wish ("increase
-contrast and reduce noise" are two), and each loses its modal frame ("The leaves would possess crisp edges" → "leaves
-with crisp edges"). The model's words are kept; only the frame goes.
+A sentence becomes noun phrases, each with its place ("Blown highlights wash out any texture in the sky" → "blown
+highlights in the sky"). The model's words are kept; only the frame goes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
 
+from restore_bridge.grammar import (
+    DETERMINER,
+    EVERYWHERE,
+    FINITE_VERB,
+    FLAW_ING,
+    GENERIC_ONLY,
+    PLACE,
+    PREPOSITION,
+    gerund,
+    is_generic,
+    noun_phrase,
+    with_attribute,
+)
 from restore_bridge.places import as_tail, find_places, without_places
-from zoomiqa.statements import FINITE, is_denied, sentences, without_connective, without_warning
-from zoomiqa.vocabulary import TERMS, Flaw, find_flaws
+from zoomiqa.statements import is_denied, without_connective, without_warning
+from zoomiqa.vocabulary import find_flaws
 
 _I = re.IGNORECASE
-_FINITE_VERB = re.compile(rf"\b{FINITE}\b", _I)
-_DETERMINER = re.compile(r"^(?:(?:an?|the|some|any|this|these|those|its|their|all|such)\s+)+", _I)
-_GENERIC = (
-    r"(?:it|this|which|(?:(?:the|this|an?|your|its)\s+)?(?:[\w'-]+\s+){0,3}?(?:image|photo|photograph|picture|frame|crop|shot"
-    r"|scene|version|rendition|result|composition|(?:cropped|zoomed|selected|magnified) (?:region|area)))"
-)
-_GENERIC_ONLY = re.compile(rf"^{_GENERIC}$", _I)
 _ADVERB = r"(?:(?:\w+ly|also|still|too|quite|rather|very|further|both|even)\s+)*"
-
-# ---- negative -------------------------------------------------------------------------------------------------------
 _THERE = re.compile(
     rf"^(?:there\s+(?:is|are|was|were|seems? to be|appears? to be)|(?:one|you|we)\s+can\s+see|note)\s+{_ADVERB}"
     r"(?:some\s+)?(?:(?:visible|evident)\s+)?(?=\w)",
@@ -72,15 +71,6 @@ _NEGATIVE_VERBS = [
         ("be", _BE),
     )
 ]
-_PREPOSITION = (
-    r"(?:across|in|on|along|around|throughout|over|within|at|near|towards?|against|between|behind|under|among|inside)"
-)
-_PLACE = re.compile(rf"\b{_PREPOSITION}\s+.+", _I)
-_EVERYWHERE = re.compile(
-    r"\s*\b(?:across|throughout|over|in|on|within)\s+(?:the\s+)?(?:entire|whole|overall|full|complete)?\s*(?:of\s+the\s+)?"
-    r"(?:image|photo|photograph|picture|frame|scene|composition|shot)\b",
-    _I,
-)
 _TAIL = re.compile(
     r",?\s+(?=(?:particularly|especially|notably|mainly|primarily|mostly|most\s+\w+ly)\b)|,\s+(?=which\b|(?:\w+ly\s+)?\w+ing\b)",
     _I,
@@ -89,12 +79,8 @@ _STRESS = re.compile(r"^(?:particularly|especially|notably|mainly|primarily|most
 _WHOLE = re.compile(r"\b(?:entire|whole|overall|throughout|across the (?:image|photo|picture|frame|scene))\b", _I)
 _LISTED = re.compile(r"\s+(?:and|as well as|along with|coupled with|combined with)\s+|,\s+with\s+", _I)
 _JOINT = re.compile(rf",\s*(?:and\s+|but\s+)?|{_LISTED.pattern}", _I)
-_FLAW_ING = (
-    r"(?:blocking|ringing|banding|ghosting|aliasing|posteri[sz]ing|clipping|fringing|smearing|haloing|oversharpening"
-    r"|moir\w*)"
-)
 _NOT_A_TAIL = re.compile(
-    rf"^(?:lacking|missing|lighting|{_FLAW_ING})\b",
+    rf"^(?:lacking|missing|lighting|{FLAW_ING})\b",
     _I,
 )
 _TAIL_CAUSE = re.compile(
@@ -102,187 +88,6 @@ _TAIL_CAUSE = re.compile(
     r"(?:causes|creates|introduces))\s+(.+)",
     _I,
 )
-
-# ---- positive -------------------------------------------------------------------------------------------------------
-_MODAL = re.compile(r"\s+(?:would|should|could|will|must|might|can|needs?\s+to|ought\s+to)\s+", _I)
-_ADDRESS = re.compile(
-    r"^(?:(?:i|we|you|one)\s+(?:(?:would|could|should|can|might)\s+)?(?:recommend|suggest|advise|try|consider)\s+"
-    r"|(?:it is|it's|it would be)\s+(?:recommended|advisable|best|good|helpful)\s+to\s+"
-    rf"|{_GENERIC}\s+(?:could|can|would|should|may|might)\s+be\s+(?:further\s+)?(?:improved|enhanced)\s+by\s+)",
-    _I,
-)
-"""How advice addresses its reader."""
-
-_BESIDE = re.compile(r",?\s*\b(?:without|instead of|rather than|as opposed to)\b[^,;]*", _I)
-"""What is only set against the wish: "detailed without glare"."""
-
-_REMOVE = re.compile(
-    r"^(?:(?:please|try to|consider|you should|it would help to)\s+)?(?:reduc\w+|decreas\w+|remov\w+|eliminat\w+|minimi[sz]\w+|suppress\w*"  # noqa: E501
-    r"|correct(?:ing|ed)?|fix\w*|lower\w*|mitigat\w+|address\w*|clean(?:ing)?\s+up|less|fewer|lower|no|with no"
-    r"|free (?:of|from)|devoid of)\s+",
-    _I,
-)
-_GUARD = re.compile(
-    r"^(?:(?:please|try to|be careful to)\s+)?(?:(?:avoid\w*|prevent\w*|do not|don't|never|not)(?:\s+|$)"
-    rf"|without\s+(?:\w+ly\s+)?(?=(?!{_FLAW_ING}\b)[\w-]+ing\b))",
-    _I,
-)
-"""A wish that nothing be spoiled: what it names is not there yet."""
-
-_KEEP = re.compile(r"^(?:please\s+)?(?:while\s+|still\s+)?(?:keep|preserv|retain|maintain)(?:e|ing)?\s+", _I)
-_UNDO = re.compile(
-    r"^(?:(?:apply(?:ing)?|us(?:e|ing)|perform(?:ing)?)\s+)?de(?P<flaw>nois|blur|haz)(?:e|r?ing)?\b"
-    r"(?:\s+(?:it|the (?:whole |entire )?(?:image|photo|picture))\b)?\s*",
-    _I,
-)
-_UNDONE = {"nois": "noise", "blur": "blur", "haz": "haze"}
-_KEPT_LOW = re.compile(r"\s+(?:low|down|minimal|(?:to|at) (?:a|the) minimum|under control|in check)\b.*$", _I)
-_NOT_BE = re.compile(
-    r"^.*?\b(?:should|must|would|could|need|can|may|do|does)(?:\s+not|n't)\s+"
-    r"(?:be|look|appear|have|show|contain|exhibit|suffer from)\b",
-    _I,
-)
-_LESSENED = re.compile(
-    r"\b(?:less|fewer|lower|no|not|zero|little|free|reduc\w+|remov\w+|eliminat\w+|minimi\w+|suppress\w*|correct\w+)\b",
-    _I,
-)
-_ADJECTIVE = (
-    r"(?:sharp|crisp|clean|clear|natural|balanced|accurate|rich|vivid|vibrant|smooth|even|detailed|fine|bright|neutral|true|correct"
-    r"|soft|deep|strong|good|proper|realistic|faithful|pleasing|full|well[- ]\w+|\w+ly\s+[\w-]+)"
-)
-_COMPARED = (
-    r"(?:sharper|brighter|darker|cleaner|crisper|clearer|smoother|richer|finer|softer|warmer|cooler|deeper|higher|lower|stronger"
-    r"|better|greater|truer|lighter|less|fewer|more)"
-)
-_DO = (
-    r"(?:(?:reduc|decreas|remov|eliminat|minimi[sz]|increas|improv|enhanc|restor|preserv|ensur|apply|us|mak|achiev|denois|rais|refin"
-    r"|balanc|provid|captur)(?:e|ing)?|(?:suppress|avoid|prevent|correct|fix|lower|mitigat|address|boost|sharpen|brighten|darken"
-    r"|strengthen|deepen|lift|recover|keep|retain|maintain|add|bring|deblur|dehaz|clean up|soften|clarify)(?:e|ing)?"
-    r"|do not|don't|never|not)"
-)
-_JOINED = (
-    r"\s*,\s*(?:(?:and|but|or|yet|while|also|then|by|an?|the)\s+)*|\s+(?:and|but|while)\s+(?:(?:also|by|an?|the)\s+)?"
-)
-_DO_FIRST = re.compile(rf"(?:please\s+)?{_DO}\b", _I)
-_COMPARED_FIRST = re.compile(rf"{_COMPARED}\b", _I)
-_ATTRIBUTE = re.compile(
-    rf"{_COMPARED}(?:\s*$|\s+(?:{_PREPOSITION[3:-1]}|than|and|or|to)\b)|(?P<either>(?:more|less)\s+\w+$)", _I
-)
-"""A comparative without a noun ("brighter on the right"), or perhaps with one ("more vivid", "more contrast")."""
-
-_WORD = re.compile(r"\w+\s+")
-_NEXT = re.compile(
-    rf"(?:{_JOINED})(?=(?:{_DO}|{_COMPARED}|no|with no|free (?:of|from)|devoid of)\s+\w|{_COMPARED}\b|[\w-]+-free\b)"
-    rf"|(?<=-free)(?:{_JOINED})|\s+with\s+(?={_COMPARED}\b)"
-    rf"|(?:\s*,)?\s+(?:but\s+)?(?=without\s+(?:\w+ly\s+)?(?!{_FLAW_ING}\b)[\w-]+ing\b)",
-    _I,
-)
-"""Where a wish of its own begins: at a command, a comparative, or a denial."""
-
-_NEXT_NAMED = re.compile(rf"(?:{_JOINED})(?={_ADJECTIVE}(?:\s+(?!and\b|or\b)\w|$))|\s*,\s*(?=with\s)", _I)
-"""Where the next of several wanted things begins: at an adjective with its noun."""
-
-_STRIP = re.compile(
-    r"^(?:(?:please|try to|consider|aim (?:for|to)|by|clearly|carefully)\s+)*(?:(?:achiev|ensur|maintain|provid|captur|preserv|us|includ"  # noqa: E501
-    r"|produc|creat|deliver|obtain|giv|hav|show|keep|retain|guarante|featur|add|maximi[sz]|optimi[sz]|bring|allow|present)"
-    r"(?:e|es|ing|eing|s)?|(?:bring(?:ing)?|draw(?:ing)?) out|restor(?:e|ing)|employ(?:ing)?|apply(?:ing)?)\s+(?:that\s+|for\s+)?",  # noqa: E501
-    _I,
-)
-_RAISE = re.compile(
-    r"^(?:(?:please|try to|consider)\s+)*(increas|improv|enhanc|boost|sharpen|brighten|strengthen|deepen|lift|rais|refin|balanc|recover"  # noqa: E501
-    r"|clarif|soften)(?:e|es|ing|ying|y|s)?\s+",
-    _I,
-)
-_RAISED = {
-    "increas": "increased",
-    "improv": "improved",
-    "enhanc": "enhanced",
-    "boost": "boosted",
-    "sharpen": "sharpened",
-    "brighten": "brightened",
-    "strengthen": "strengthened",
-    "deepen": "deepened",
-    "lift": "lifted",
-    "rais": "raised",
-    "refin": "refined",
-    "balanc": "balanced",
-    "recover": "recovered",
-    "clarif": "clarified",
-    "soften": "softened",
-}
-_INVOLVE = re.compile(r"^(?:involve|require|mean|include|entail|need|come from|benefit from|depend on|call for)\s+", _I)
-_ENSURE = re.compile(r"^(?:ensure|guarantee|make sure|allow|let|see|help)\s+(?:that\s+)?", _I)
-_OWN = re.compile(
-    r"^(?:have|possess|feature|show|display|exhibit|present|contain|carry|offer|retain|keep|maintain)\s+", _I
-)
-_BE_WITH = re.compile(
-    r"^(?:be|appear|look)\s+(?:(?:clearly|cleanly|well|fully)\s+)?(?:rendered|captured|shown|presented|depicted|displayed|reproduced)?\s*"
-    r"(?=with\b|in\b)",
-    _I,
-)
-_BE_VERB = re.compile(r"^(?:be|appear|look|become|remain|stay)\s+(?:rendered\s+(?:as\s+)?)?", _I)
-_MAKE = re.compile(
-    r"^(?:render|show|reveal|feature|have|display|exhibit|present|include|capture|preserve|maintain|possess|offer"
-    r"|provide|contain|bring out|deliver|use|benefit from|keep|retain)\s+",
-    _I,
-)
-_VERB = re.compile(r"^((?:\w+ly\s+)?)([a-z]+)\s+(.+)$", _I)
-_KEEPS = re.compile(r"\s+(maintains?|retains?|keeps?|shows?|reveals?|has|have|displays?|preserves?)\s+", _I)
-_KEPT = {
-    "maintain": "maintaining",
-    "retain": "retaining",
-    "keep": "keeping",
-    "show": "showing",
-    "reveal": "revealing",
-    "ha": "with",
-    "have": "with",
-    "display": "displaying",
-    "preserve": "preserving",
-}
-_IS = re.compile(r"\s+(?:is|are|be)\s+(?=\w)", _I)
-_POSITIVE_TAIL = re.compile(r",\s+(?:(?:thereby|thus|and)\s+)?(?=(?:\w+ly\s+)?\w+ing\b(?!\s*,))", _I)
-_EMPTY = re.compile(
-    r"^(?:(?:higher[- ]quality|better|good|well[- ]executed|ideal|perfect|improved|superior|it|this)\s*)*"
-    r"(?:image|photo|photograph|picture|frame|crop|shot|version|result)?$",
-    _I,
-)
-_WISHES: tuple[tuple[re.Pattern[str], Flaw], ...] = tuple(
-    (re.compile(pattern, _I), flaw)
-    for pattern, flaw in (
-        (
-            r"\b(?:brighter|brighten\w*|lift\w* (?:the )?shadows|more light"
-            r"|(?:increas|rais|boost)\w* (?:the |overall )*(?:brightness|exposure))\b",
-            Flaw.UNDEREXPOSURE,
-        ),
-        (
-            r"\b(?:darker|darken\w*|less bright|recover\w* (?:the )?highlights"
-            r"|(?:reduc|lower|decreas)\w* (?:the |overall )*(?:brightness|exposure|highlights))\b",
-            Flaw.OVEREXPOSURE,
-        ),
-        (
-            r"\b(?:sharper|sharpen\w*|deblur\w*|more sharpness"
-            r"|(?:increas|improv|enhanc|boost)\w* (?:the |overall )*sharpness)\b",
-            Flaw.BLUR,
-        ),
-        (r"\b(?:denois\w*|cleaner|noise[- ]free)\b", Flaw.NOISE),
-        (
-            r"\b(?:more|higher|better|stronger|(?:increas|improv|enhanc|boost)\w*) (?:the |overall |tonal )*contrast\b",
-            Flaw.LOW_CONTRAST,
-        ),
-        (
-            r"\b(?:more (?:vivid|vibrant|colou?rful|saturat\w+)|richer colou?rs?|(?:increased?|more) saturation)\b",
-            Flaw.DULL_COLOR,
-        ),
-        (r"\b(?:dehaz\w*|clearer air)\b", Flaw.HAZE),
-    )
-)
-"""Wishes that ask for a change, and the flaw whose repair is that change."""
-
-_CAMERA = re.compile(r"\b(?:shutter|tripod|aperture|iso|re-?shoot\w*|re-?tak\w*|lens|camera settings)\b", _I)
-"""Advice to the photographer, which no restorer can follow."""
-
-_LONG = 18
-"""Words from which a phrase gives up its tail."""
 
 
 def negative_phrases(clause: str) -> tuple[list[str], bool]:
@@ -307,136 +112,20 @@ def negative_phrases(clause: str) -> tuple[list[str], bool]:
     for tail in tails:
         cause = _TAIL_CAUSE.match(tail)
         if cause and find_flaws(cause[1]) and not is_denied(cause[1]):
-            extra.append(_noun(_negative_main(cause[1])))
+            extra.append(noun_phrase(_negative_main(cause[1])))
             continue
-        place = _PLACE.search(tail)
+        place = PLACE.search(tail)
         stressed = _STRESS.match(tail) is not None
         if (
             head
             and place
             and (stressed or not _WHOLE.search(main))
-            and not _PLACE.search(_EVERYWHERE.sub("", head))
+            and not PLACE.search(EVERYWHERE.sub("", head))
             and not tail.lower().startswith("which")
         ):
-            head = f"{_EVERYWHERE.sub('', head)} {place[0]}"
-    phrases = [part for piece in ([head] if head else []) for part in _unlike(_noun(piece))]
+            head = f"{EVERYWHERE.sub('', head)} {place[0]}"
+    phrases = [part for piece in ([head] if head else []) for part in _unlike(noun_phrase(piece))]
     return [phrase for phrase in (*phrases, *extra) if phrase], stated
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """One thing that a text wants."""
-
-    text: str
-    """As it stands in a prompt."""
-
-    flaws: tuple[Flaw, ...]
-    """What it asks to repair. A mere picture of the ideal asks nothing, nor does a wish that something stay."""
-
-    words: str
-    """The part of the clause that says it."""
-
-
-def positive_phrases(clause: str) -> list[Wish]:
-    """Wanted states in one sanitised `clause`; flaws that it names become what is wanted instead, or go."""
-    text = _ADDRESS.sub("", without_connective(clause))
-    return [wish for words in _conjuncts(text) for wish in _wishes(words)]
-
-
-def asked_flaws(text: str) -> tuple[Flaw, ...]:
-    """The flaws that a sanitised text asks to repair: "reduce the noise", "brighter"."""
-    wishes = (wish for start, end in sentences(text) for wish in positive_phrases(text[start:end]))
-    return tuple(dict.fromkeys(flaw for wish in wishes for flaw in wish.flaws))
-
-
-def _conjuncts(text: str) -> Iterator[str]:
-    """The wishes of a clause, each with the frame ("the image should be") that it shares with the first."""
-    modal = None if _DO_FIRST.match(text) else _MODAL.search(text)
-    verb = _WORD.match(text, modal.end()) if modal else None
-    frame = text[: verb.end()] if verb else ""
-    joints = [(0, 0), *_joints(text, is_framed=modal is not None), (len(text), len(text))]
-    for (_, start), (end, _) in pairwise(joints):
-        words = text[start:end].strip(" ,")
-        if words:
-            yield words if start < len(frame) or _stands_alone(words, frame) else f"{frame}{words}"
-
-
-def _stands_alone(words: str, frame: str) -> bool:
-    """Whether a wish needs no frame: a command, or a comparative with its noun ("richer greens")."""
-    if not frame or _DO_FIRST.match(words):
-        return True
-    attribute = _ATTRIBUTE.match(words)
-    is_of_picture = _is_generic(_MODAL.split(frame, maxsplit=1)[0])
-    has_noun = attribute is None or (attribute["either"] is not None and is_of_picture)
-    return _COMPARED_FIRST.match(words) is not None and has_noun
-
-
-def _is_generic(subject: str) -> bool:
-    """Whether a subject is the picture itself ("the ideal image")."""
-    return _GENERIC_ONLY.match(subject) is not None and not find_places(subject)
-
-
-def _joints(text: str, *, is_framed: bool) -> list[tuple[int, int]]:
-    """Where a wish ends and the next begins.
-
-    A command, a comparative and a denial begin one anywhere. An adjective begins one after a flaw, which would take
-    the rest with it, and in a list of named things; after another adjective ("bright, balanced light") it does not.
-    """
-    sure = {match.span() for match in _NEXT.finditer(text)}
-    found = sorted({*sure, *(match.span() for match in _NEXT_NAMED.finditer(text))})
-    joints: list[tuple[int, int]] = []
-    listed: list[tuple[int, int]] = []
-    for start, end in found:
-        before = text[(joints or [(0, 0)])[-1][1] : start]
-        is_kept = _KEEP.match(before.strip()) is not None
-        if (start, end) in sure or (find_flaws(before) and not is_kept):
-            joints.append((start, end))
-        elif (
-            not is_framed
-            and not is_kept
-            and " " in text[max([0, *(last for _, last in (*joints, *listed))]) : start].strip()
-        ):
-            listed.append((start, end))
-    if joints or any("," in text[start:end] for start, end in listed):
-        return sorted([*joints, *listed])
-    return []
-
-
-def _wishes(words: str) -> list[Wish]:
-    if guard := _GUARD.match(words):
-        return [Wish(text, (), words) for text, _ in _turned(words[guard.end() :])]
-    if keep := _KEEP.match(words):
-        kept = words[keep.end() :]
-        if find_flaws(kept) and (low := _KEPT_LOW.search(kept)):
-            return _gone(kept[: low.start()], words)
-        return [Wish(_noun(kept), (), words)]
-    if (removal := _REMOVE.match(words) or _NOT_BE.match(words)) is not None:
-        return _gone(words[removal.end() :], words)
-    if undo := _UNDO.match(words):
-        place = words[undo.end() :]
-        return _gone(
-            f"{_UNDONE[undo['flaw'].lower()]} {place if _PLACE.match(place) or not place else f'in {place}'}", words
-        )
-    named = _BESIDE.sub("", words).strip(" ,")
-    if not named:
-        return _gone(words, words)
-    parts = re.split(r",\s*(?:and\s+)?", named)
-    if len(parts) > 1 and all(0 < len(part.split()) <= 4 for part in parts) and not _FINITE_VERB.search(named):
-        return [wish for part in parts for wish in _wishes(part)]
-    wishes: list[Wish] = []
-    for phrase in map(_noun, _positive_main(named)):
-        if phrase and find_flaws(phrase):
-            is_asked = _LESSENED.search(words) is not None
-            wishes += [Wish(text, (flaw,) if is_asked else (), words) for text, flaw in _turned(phrase)]
-        elif phrase and not _EMPTY.match(phrase) and not _CAMERA.search(phrase):
-            asked = dict.fromkeys(flaw for pattern, flaw in _WISHES if pattern.search(phrase))
-            wishes.append(Wish(phrase, tuple(asked), words))
-    return wishes
-
-
-def _gone(text: str, words: str) -> list[Wish]:
-    turned = [Wish(wanted, (flaw,), words) for wanted, flaw in _turned(text)]
-    return turned or [Wish(TERMS[flaw].wanted, (flaw,), words) for pattern, flaw in _WISHES if pattern.search(words)]
 
 
 def _listed(text: str) -> bool:
@@ -446,7 +135,7 @@ def _listed(text: str) -> bool:
     return (
         len(parts) > 1 < found
         and (longest <= 4 or (longest <= 8 and found == len(parts)))
-        and not _FINITE_VERB.search(text)
+        and not FINITE_VERB.search(text)
     )
 
 
@@ -469,33 +158,33 @@ def _negative_main(text: str) -> str:
         return text
     _, _, name, match = min(verbs, key=lambda item: item[:2])
     subject, rest = text[: match.start()].strip(), text[match.end() :].strip()
-    generic = _is_generic(subject)
-    plain = _DETERMINER.sub("", subject)
+    generic = is_generic(subject)
+    plain = DETERMINER.sub("", subject)
     if name == "present":
-        return f"{subject} {rest}" if not rest or re.match(_PREPOSITION, rest, _I) else subject
+        return f"{subject} {rest}" if not rest or re.match(PREPOSITION, rest, _I) else subject
     if name == "lack":
         return f"lack of {rest}" + ("" if generic else f" in {_the(subject)}")
     if name == "have":
         rest = _relative(rest)
-        return rest if generic or len(plain.split()) > 7 or _PLACE.search(rest) else f"{rest} in {_the(subject)}"
+        return rest if generic or len(plain.split()) > 7 or PLACE.search(rest) else f"{rest} in {_the(subject)}"
     if name == "be":
         if where := as_tail(subject):
-            return f"{_attribute('image', rest)} {where}"
-        return _attribute("image" if generic else plain, rest)
+            return f"{with_attribute('image', rest)} {where}"
+        return with_attribute("image" if generic else plain, rest)
     if name == "cause" and (find_flaws(rest) or not find_flaws(subject)):
         return rest
     if name == "spread":
         return (
             subject
-            if re.search(r"\b(?:entire|whole|overall|all)\b", rest, _I) or _GENERIC_ONLY.match(rest)
+            if re.search(r"\b(?:entire|whole|overall|all)\b", rest, _I) or GENERIC_ONLY.match(rest)
             else (f"{subject} in {rest}")
         )
     if not find_flaws(subject) and find_flaws(rest):
         return rest
     if re.match(r"leav|mak", match[0].strip(), _I) and len(rest.split()) <= 16:
-        return f"{subject} {_gerund(match[0].split()[-1].rstrip('s'))} {rest}"
-    place = _PLACE.search(rest)
-    return f"{subject} {place[0]}" if place and not _PLACE.search(_EVERYWHERE.sub("", subject)) else subject
+        return f"{subject} {gerund(match[0].split()[-1].rstrip('s'))} {rest}"
+    place = PLACE.search(rest)
+    return f"{subject} {place[0]}" if place and not PLACE.search(EVERYWHERE.sub("", subject)) else subject
 
 
 def _relative(text: str) -> str:
@@ -504,27 +193,9 @@ def _relative(text: str) -> str:
     if not match:
         return text
     if match[1].lower() in ("leave", "leav", "make", "mak", "render") and len(match[2].split()) <= 18:
-        return f"{text[: match.start()]} {_gerund(match[1])} {match[2]}"
-    place = _PLACE.search(match[2])
+        return f"{text[: match.start()]} {gerund(match[1])} {match[2]}"
+    place = PLACE.search(match[2])
     return text[: match.start()] + (f" {place[0]}" if place else "")
-
-
-def _attribute(noun: str, words: str) -> str:
-    """ "sky" + "too bright in the corner" → "too bright sky in the corner"; long attributes follow a comma."""
-    place = re.search(rf"\s+{_PREPOSITION}\s+(?:the|an?)\s.+$", words, _I)
-    quality, where = (words[: place.start()], place[0]) if place else (words, "")
-    quality = re.split(r"\s+(?:and|but)\s+(?=\w+s\s)", quality)[0]
-    if quality.startswith("of "):
-        return f"{noun} {quality}{where}"
-    if noun == "image" and re.search(r"\b(?:out of focus|in focus)\b", quality):
-        return quality + where
-    if (
-        len(quality.split()) <= 3
-        and len(noun.split()) <= 6
-        and not re.search(rf"\b(?:with|by|{_PREPOSITION[3:-1]})\b", quality, _I)
-    ):
-        return f"{quality} {noun}{where}"
-    return f"{noun}, {quality}{where}"
 
 
 def _unlike(phrase: str) -> list[str]:
@@ -532,11 +203,11 @@ def _unlike(phrase: str) -> list[str]:
     parts = _LISTED.split(phrase)
     if (
         len(parts) > 1
-        and all(find_flaws(part) and not _PLACE.search(part) for part in parts[:-1])
+        and all(find_flaws(part) and not PLACE.search(part) for part in parts[:-1])
         and find_flaws(parts[-1])
     ):
         return _sharing_place(parts)
-    return [_noun(part) for part in _by_place(phrase)]
+    return [noun_phrase(part) for part in _by_place(phrase)]
 
 
 def _sharing_place(parts: list[str]) -> list[str]:
@@ -548,7 +219,7 @@ def _sharing_place(parts: list[str]) -> list[str]:
     places = find_places(last)
     if len(places) == 1 and before and not any(find_places(part) or _same_flaw(part, last) for part in before):
         before = [f"{part} {last[slice(*places[0].span)]}" for part in before]
-    return [_noun(part) for part in (*before, last)]
+    return [noun_phrase(part) for part in (*before, last)]
 
 
 def _same_flaw(one: str, other: str) -> bool:
@@ -568,82 +239,6 @@ def _by_place(phrase: str) -> list[str]:
     return [*parts, phrase[start:]]
 
 
-def _turned(text: str) -> list[tuple[str, Flaw]]:
-    """The wanted state of each flaw in `text`, at the place that `text` names, and the flaw."""
-    place = _PLACE.search(_EVERYWHERE.sub("", _BESIDE.sub("", text)))
-    where = f" {place[0]}" if place and len(place[0].split()) <= 10 and not find_flaws(place[0]) else ""
-    return [(TERMS[flaw].wanted + where, flaw) for flaw in dict.fromkeys(flaw for flaw, _ in find_flaws(text))]
-
-
-def _positive_main(text: str) -> list[str]:
-    match = _MODAL.search(text)
-    if match is None:
-        return _positive_plain(text)
-    subject, rest = text[: match.start()].strip(), text[match.end() :].strip()
-    generic = _is_generic(subject)
-    subject = "" if generic else _positive_plain(subject)[0]
-    main, tails = _positive_tails(rest)
-    if involve := _INVOLVE.match(main):
-        phrases = [subject, *_positive_plain(main[involve.end() :])]
-    elif ensure := _ENSURE.match(main):
-        phrases = [subject, *_positive_plain(main[ensure.end() :])]
-    elif generic and (make := _MAKE.match(main)):
-        phrases = [main[make.end() :]]
-    elif own := _OWN.match(main):
-        phrases = [f"{subject} with {main[own.end() :]}"]
-    elif be_with := _BE_WITH.match(main):
-        phrases = [f"{subject or 'image'} {main[be_with.end() :]}"]
-    elif be := _BE_VERB.match(main):
-        phrases = [_attribute(_DETERMINER.sub("", subject) or "image", main[be.end() :])]
-    elif verb := _VERB.match(main):
-        phrases = [f"{subject} {verb[1]}{_gerund(verb[2])} {verb[3]}" if subject else verb[3]]
-    else:
-        phrases = [subject or main]
-    return _with_tails([phrase for phrase in phrases if phrase], tails)
-
-
-def _positive_plain(text: str) -> list[str]:
-    main, tails = _positive_tails(text)
-    if raised := _RAISE.match(main):
-        return _with_tails([f"{_RAISED[raised[1].lower()]} {_DETERMINER.sub('', main[raised.end() :])}"], tails)
-    stripped = _STRIP.match(main)
-    main = main[stripped.end() :] if stripped else main
-    if is_match := _IS.search(main):
-        main = _attribute(_DETERMINER.sub("", main[: is_match.start()]), main[is_match.end() :])
-    elif keeps := _KEEPS.search(main):
-        main = f"{main[: keeps.start()]} {_KEPT[keeps[1].lower().rstrip('s')]} {main[keeps.end() :]}"
-    return _with_tails([main], tails)
-
-
-def _positive_tails(text: str) -> tuple[str, list[str]]:
-    pieces = _POSITIVE_TAIL.split(text)
-    return pieces[0], pieces[1:]
-
-
-def _with_tails(phrases: list[str], tails: list[str]) -> list[str]:
-    for tail in tails:
-        if phrases and len(phrases[-1].split()) + len(tail.split()) <= _LONG:
-            phrases[-1] = f"{phrases[-1]}, {tail}"
-        elif not re.search(r"\b(?:their|its)\b", tail, _I) and (stripped := _STRIP.match(tail)):
-            phrases.append(tail[stripped.end() :])
-    return phrases
-
-
-def _noun(text: str) -> str:
-    text = _DETERMINER.sub("", text.strip(" ,.")).strip()
-    text = re.sub(r"^(?:presence|amount|level|degree) of\s+", "", text, flags=_I)
-    return " ".join(re.sub(r"\s+,", ",", text).split())
-
-
 def _the(subject: str) -> str:
     subject = subject[0].lower() + subject[1:] if subject[1:2].islower() else subject
-    return subject if _DETERMINER.match(subject) else f"the {subject}"
-
-
-def _gerund(verb: str) -> str:
-    verb = verb.lower()
-    if verb in ("let", "set", "cut", "put", "get", "stop"):
-        return f"{verb}{verb[-1]}ing"
-    if verb.endswith("ie"):
-        return f"{verb[:-2]}ying"
-    return f"{verb[:-1]}ing" if verb.endswith("e") and not verb.endswith("ee") else f"{verb}ing"
+    return subject if DETERMINER.match(subject) else f"the {subject}"
