@@ -30,8 +30,13 @@ from zoomiqa.vocabulary import TERMS, Flaw, find_flaws
 
 _I = re.IGNORECASE
 _MODAL = re.compile(r"\s+(?:would|should|could|will|must|might|can|needs?\s+to|ought\s+to)\s+", _I)
+_COMPARED = (
+    r"(?:sharper|brighter|darker|cleaner|crisper|clearer|smoother|richer|finer|softer|warmer|cooler|deeper|higher|lower|stronger"
+    r"|better|greater|truer|lighter|less|fewer|more)"
+)
 _ADDRESS = re.compile(
     r"^(?:(?:i|we|you|one)\s+(?:(?:would|could|should|can|might)\s+)?(?:recommend|suggest|advise|try|consider)\s+"
+    rf"|mak(?:e|ing)\s+{GENERIC}\s+(?={_COMPARED}\b)"
     r"|(?:it is|it's|it would be)\s+(?:recommended|advisable|best|good|helpful)\s+to\s+"
     rf"|{GENERIC}\s+(?:could|can|would|should|may|might)\s+be\s+(?:further\s+)?(?:improved|enhanced)\s+by\s+)",
     _I,
@@ -75,10 +80,6 @@ _ADJECTIVE = (
     r"(?:sharp|crisp|clean|clear|natural|balanced|accurate|rich|vivid|vibrant|smooth|even|detailed|fine|bright|neutral|true|correct"
     r"|soft|deep|strong|good|proper|realistic|faithful|pleasing|full|well[- ]\w+|\w+ly\s+[\w-]+)"
 )
-_COMPARED = (
-    r"(?:sharper|brighter|darker|cleaner|crisper|clearer|smoother|richer|finer|softer|warmer|cooler|deeper|higher|lower|stronger"
-    r"|better|greater|truer|lighter|less|fewer|more)"
-)
 _DO = (
     r"(?:(?:reduc|decreas|remov|eliminat|minimi[sz]|increas|improv|enhanc|restor|preserv|ensur|apply|us|mak|achiev|denois|rais|refin"
     r"|balanc|provid|captur)(?:e|ing)?|(?:suppress|avoid|prevent|correct|fix|lower|mitigat|address|boost|sharpen|brighten|darken"
@@ -98,7 +99,7 @@ _ATTRIBUTE = re.compile(
 _WORD = re.compile(r"\w+\s+")
 _NEXT = re.compile(
     rf"(?:{_JOINED})(?=(?:{_DO}|{_COMPARED}|no|with no|free (?:of|from)|devoid of)\s+\w|{_COMPARED}\b|[\w-]+-free\b)"
-    rf"|(?<=-free)(?:{_JOINED})|\s+with\s+(?={_COMPARED}\b)"
+    rf"|\s*,\s*(?=(?:the|its|their)\s+(?:\w+\s+){{1,2}}(?:is|are)\s)|(?<=-free)(?:{_JOINED})|\s+with\s+(?={_COMPARED}\b)"
     rf"|(?:\s*,)?\s+(?:but\s+)?(?=without\s+(?:\w+ly\s+)?(?!{FLAW_ING}\b)[\w-]+ing\b)",
     _I,
 )

@@ -36,6 +36,8 @@ from zoomiqa.vocabulary import Flaw
         ("Blur is severe and noise is absent.", (Flaw.BLUR,)),
         ("Without noise reduction, the picture looks grainy.", (Flaw.NOISE,)),
         ("The image has good sharpness and low noise.", ()),
+        ("Noise levels are low. Noise is very low.", ()),
+        ("Noise (severe). Blur (none).", (Flaw.NOISE,)),
         ("Low light noise.", (Flaw.UNDEREXPOSURE, Flaw.NOISE)),
         ("It is not sharp.", (Flaw.BLUR,)),
         ("It isn't very sharp and it lacks contrast.", (Flaw.BLUR, Flaw.LOW_CONTRAST)),

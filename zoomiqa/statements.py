@@ -83,7 +83,7 @@ _ADVICE = re.compile(
 # ---- labels ---------------------------------------------------------------------------------------------------------
 _LABEL = re.compile(
     r"[\s*_`#]*(?P<label>[^\W\d_][\w/&,' -]{1,40}?)[\s*_`]*"
-    r"(?:[:|]\W*|(?<=[*_])\s+[–—-]\s+|\s*\n\W*)(?P<rest>\S.*)",
+    r"(?:[:|]\W*|\s+\((?=(?:severe|strong|heavy|moderate|slight|mild|minor|none)\b)|(?<=[*_])\s+[–—-]\s+|\s*\n\W*)(?P<rest>\S.*)",
     re.DOTALL,
 )
 _ABSENT = r"(?:none|nil|n/a|not applicable|absent|nonexistent|negligible|0(?:\s*/\s*\d{1,3})?%?)"
@@ -120,7 +120,7 @@ _NOT_THERE = re.compile(
     rf"|[^,;]{{0,60}}?(?:\b{_SEEM}(?:\s+not|n['’]t)|\bcannot|\bcan['’]t)\s+(?:be\s+)?(?:\w+ly\s+|even\s+)*(?:an?\s+|any\s+)?"
     r"(?:(?:real|big|major|serious|significant)\s+)?(?:visible|present|noticeable|apparent|evident|detectable|perceptible"
     r"|discernible|seen|found|detected|there|problem|issue|concern|factor|exist|appear|occur|matter)\w*"
-    rf"|\s*{_ABSENT}\W*$|\W{{0,3}}free\b",
+    rf"|\s*(?:levels?\s+)?{_SEEM}\s+(?:\w+ly\s+|very\s+)*low\b|\s*{_ABSENT}\W*$|\W{{0,3}}free\b",
     _I,
 )
 """What follows a flaw where it is said to be absent."""

@@ -194,6 +194,11 @@ def test_each_wish_of_a_direction_is_read(directions, operations):
             "The ideal image would be noise-free, crisp and well-lit.",
             [TERMS[Flaw.NOISE].wanted, "crisp and well-lit image"],
         ),
+        ("Make the image sharper.", ["sharper"]),
+        (
+            "Ensure that the eyes are sharp, the skin is free from noise, and the sky is clear.",
+            [TERMS[Flaw.NOISE].wanted, "sharp eyes", "clear sky"],
+        ),
         ("Crisp, well-defined edges on the buildings.", ["crisp, well-defined edges on the buildings"]),
     ],
 )
