@@ -133,7 +133,7 @@ class Bench:
         assessment = self._look(task.assessor, picture, task.question, tell)
         _raise_failure(assessment)
         guidance = split_guidance(assessment)
-        prompts = compose(guidance, task.encoder, limits=self.settings.limits)
+        prompts = compose(guidance, task.encoder, regions="folded", limits=self.settings.limits)
         return {"guidance": guidance.to_dict(), "prompts": prompts.to_dict(), **_lines(guidance)}
 
     def _score(self, task: ScoreTask, pictures: list[Picture]) -> dict[str, Any]:

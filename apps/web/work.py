@@ -54,7 +54,7 @@ def work_routes(desk: Desk) -> APIRouter:
         if len(directions or "") + len(issues or "") > limits.reply_characters:
             raise OptionInvalid("the texts are too long", None, f"{limits.reply_characters} characters at most")
         guidance = split_text(directions, issues, limits=limits)
-        sent = compose(guidance, encoder, limits=limits)
+        sent = compose(guidance, encoder, regions="folded", limits=limits)
         return {
             "guidance": guidance.to_dict(),
             "prompts": sent.to_dict(),

@@ -48,6 +48,7 @@ def test_prompts_for_an_encoder_and_from_words_alone(client, photo):
     answer = client.post("/v1/prompts/text", json=words).json()
     assert answer["negative_lines"].endswith("[upper left]")
     assert answer["prompts"]["regional"]
+    assert answer["prompts"]["negative"].startswith("severe noise"), "for a client's pipeline with one prompt"
 
 
 def test_restore_events_result_and_files(client, photo):
