@@ -42,8 +42,8 @@ OPERATIONS = (
     "overexposure",
     "color_cast",
 )
-REPAIRED = ("gaussian_blur", "gaussian_noise", "jpeg", "low_light", "color_cast")
-"""The five of `benchmarks/restoration.py`; earlier figures were of these alone."""
+REPAIRED = ("gaussian_blur", "motion_blur", "gaussian_noise", "jpeg", "low_light", "color_cast")
+"""Those of `benchmarks/restoration.py`."""
 
 LOCAL_OPERATIONS = ("gaussian_blur", "gaussian_noise", "jpeg")
 LOCAL_SEVERITIES = (3, 5)
@@ -158,7 +158,7 @@ def print_names(cases: Sequence[Case], severities: Sequence[int]) -> None:
             chosen = [case for case in cases if case.operation == operation and case.severity == severity]
             right = [sum(case.named_first == wanted for case in chosen), sum(case.named == wanted for case in chosen)]
             wrong = Counter(case.named for case in chosen if case.named != wanted)
-            groups = ("all", "the five repaired") if operation in REPAIRED else ("all",)
+            groups = ("all", "the six repaired") if operation in REPAIRED else ("all",)
             for name in (operation, *groups):
                 totals[name] = [total + add for total, add in zip(totals[name], (*right, len(chosen)), strict=True)]
             mistaken = ", ".join(f"{flaw} x{count}" for flaw, count in wrong.most_common(3))

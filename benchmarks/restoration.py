@@ -22,7 +22,7 @@ from restore_bridge.selection import standing
 from zoomiqa import find_pictures, open_picture, picture_from_array
 from zoomiqa.imaging.distortions import distort
 
-OPERATIONS = ("gaussian_blur", "gaussian_noise", "jpeg", "low_light", "color_cast")
+OPERATIONS = ("gaussian_blur", "motion_blur", "gaussian_noise", "jpeg", "low_light", "color_cast")
 
 
 def examine(path: Path, severities: tuple[int, ...], candidates: int) -> list[tuple[object, ...]]:

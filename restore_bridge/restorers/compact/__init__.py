@@ -1,7 +1,7 @@
 """The compact restorer: two small networks of this project that do what the guidance names, where it names it.
 
-Noise, blur, motion blur, compression (and ringing) go to a U-Net told by maps of strength, which starts from what a
-Wiener filter makes of a named round blur; darkness goes to a curve from a thumbnail. The networks were trained on the
+Noise, blur, motion blur, compression (and ringing) go to a U-Net told by maps of strength, which starts from what
+`classical` makes of a named blur or motion; darkness goes to a curve from a thumbnail. The networks were trained on the
 answers of the same parser (`training.compact.restorer`). All other flaws, casts among them, go on to `classical`. What
 nothing is said of comes out as it went in, pixel for pixel.
 """
