@@ -292,18 +292,17 @@ def _with_sparse_edges(
     """
     from scipy import fft
 
-    steps = [(1 - np.exp(-2j * np.pi * axis)).astype(np.complex64) for axis in frequency]
-    steepness = sum(np.square(np.abs(step)) for step in steps)
+    steepness = sum(np.square(2 * np.sin(np.float32(np.pi) * axis)) for axis in frequency)
     kept, seen = transfer * transfer, fft.rfft2(plane, workers=-1)
     sharp, coupling = plane, 0.5 / EDGE_SCALE**2
     for _ in range(ROUNDS):
-        slopes = [sharp - np.roll(sharp, 1, axis) for axis in (0, 1)]
-        height = np.sqrt(np.square(slopes[0]) + np.square(slopes[1])) + np.float32(1e-8)
+        down, right = (sharp - np.roll(sharp, 1, axis) for axis in (0, 1))
+        height = np.sqrt(down * down + right * right) + np.float32(1e-8)
         shrunk = np.maximum(0, 1 - np.float32(EDGE_WEIGHT / EDGE_SCALE / coupling) / height)
+        down *= shrunk
+        right *= shrunk
+        pulled = fft.rfft2(down - np.roll(down, -1, 0) + right - np.roll(right, -1, 1), workers=-1)
         force = np.float32(coupling * noise**2)
-        pulled = sum(
-            np.conj(step) * fft.rfft2(slope * shrunk, workers=-1) for step, slope in zip(steps, slopes, strict=True)
-        )
         found = (transfer * seen + force * pulled) / (kept + force * steepness)
         found[0, 0] = seen[0, 0]
         sharp = fft.irfft2(found, s=plane.shape, workers=-1)
