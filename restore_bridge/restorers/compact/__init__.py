@@ -118,11 +118,13 @@ class CompactRestorer:
             return current
         tile, overlap = settings.tiles(self.capabilities)
         condition = condition_maps(named, (current.shape[1], current.shape[0]))
-        made = self._networks.detail(current, first_guess(current, named), condition, tile=tile, overlap=overlap)
-        change = float(np.abs(made - current).mean()) * 255 * settings.strength
-        amount = {"mean_change_of_255": round(change, 2)}
-        told = [action for action in named if action.operation is not Operation.LIFT]
-        steps += [{**action.to_dict(), "amount": amount} for action in told]
+        guess, measured = first_guess(current, named)
+        made = self._networks.detail(current, guess, condition, tile=tile, overlap=overlap)
+        change = round(float(np.abs(made - current).mean()) * 255 * settings.strength, 2)
+        for action in named:
+            if action.operation is not Operation.LIFT:
+                amount = {**measured.get(action, {}), "mean_change_of_255": change}
+                steps.append({**action.to_dict(), "amount": amount})
         return current + np.float32(settings.strength) * (made - current)
 
 

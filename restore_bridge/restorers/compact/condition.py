@@ -64,7 +64,7 @@ def condition_maps(actions: Sequence[Action], size: tuple[int, int]) -> Floats:
     return maps
 
 
-def first_guess(pixels: Floats, actions: Sequence[Action]) -> Floats:
+def first_guess(pixels: Floats, actions: Sequence[Action]) -> tuple[Floats, dict[Action, dict[str, float | str]]]:
     """What the network starts from: `pixels` with the named blur or motion undone, as far as measurement finds it.
 
     Args:
@@ -73,9 +73,11 @@ def first_guess(pixels: Floats, actions: Sequence[Action]) -> Floats:
             where noise is.
 
     Returns:
-        H×W×3 RGB 0..1, equal to `pixels` wherever neither is named.
+        H×W×3 RGB 0..1, equal to `pixels` wherever neither is named; and what was measured for each action that was
+        tried, empty where nothing was found.
     """
     tried = [action for action in actions if action.operation in GUESSED]
     if not tried:
-        return pixels
-    return np.clip(carry_out(pixels, tried, beside=actions)[0], 0, 1)
+        return pixels, {}
+    guess, steps = carry_out(pixels, tried, beside=actions)
+    return np.clip(guess, 0, 1), {action: step["amount"] for action, step in zip(tried, steps, strict=True)}

@@ -189,7 +189,7 @@ def draw_case(clean: Pixels, rng: np.random.Generator) -> Case:
     if light is not None:
         given, wanted = _lifted(given, wanted, light.parameter, rng)
     plan = plan_of(text)
-    guess = first_guess(given, plan)
+    guess, _ = first_guess(given, plan)
     condition = condition_maps(plan, (clean.shape[1], clean.shape[0]))
     return Case(
         *(np.ascontiguousarray(part.transpose(2, 0, 1)) for part in (given, guess)),
