@@ -213,6 +213,20 @@ def test_a_fit_does_not_go_on_from_another_one(folder, tmp_path, changes):
         fit_detail.fit_detail(other, settings, tmp_path, report=lambda line: None)
 
 
+def test_a_fit_goes_on_from_an_exported_network(folder, tmp_path):
+    torch.manual_seed(3)
+    exported, still = network.DetailNet(), replace(fit_detail.FitSettings(), steps=1, rate=0.0, pool=SMALL)
+    export.export_detail(exported, tmp_path / "detail.onnx")
+    found = photos.load(photos.split(folder, "train"))
+    run, start = tmp_path / "run", tmp_path / "detail.onnx"
+    made = fit_detail.fit_detail(found, still, run, start=start, report=lambda line: None)
+    for first, second in zip(exported.state_dict().values(), made.state_dict().values(), strict=True):
+        assert torch.allclose(first, second, rtol=1e-3, atol=1e-6), "but for the 16 bits that it was stored in"
+    assert len(json.loads((run / "detail.json").read_text("utf-8"))["start"]) == 64
+    with pytest.raises(RecordSettingsChanged, match="start"):
+        fit_detail.fit_detail(found, still, run, report=lambda line: None)
+
+
 def test_export_keeps_the_networks(tmp_path):
     import onnxruntime
 

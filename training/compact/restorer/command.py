@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
@@ -94,7 +93,6 @@ def _detail(options: argparse.Namespace) -> int:
         seed=options.seed,
         steps=options.steps or settings.steps,
         rate=options.rate or settings.rate,
-        start=hashlib.sha256(options.start.read_bytes()).hexdigest() if options.start else None,
     )
     found = gather(options.photos, options.rated)
     fit_detail(found, settings, options.run, start=options.start, report=_say, until=options.until)

@@ -8,6 +8,7 @@ happened.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -48,9 +49,6 @@ class FitSettings:
     warm_up: int = 150
     averaging: float = 0.999
     seed: int = 0
-    start: str | None = None
-    """SHA-256 of the exported network that is gone on from; `None` begins with random weights."""
-
     pool: PoolSettings = field(default_factory=PoolSettings)
 
     def rate_at(self, step: int) -> float:
@@ -92,7 +90,7 @@ def fit_detail(
         photos: What is trained on.
         settings: What decides the fit.
         folder: Where its state is kept.
-        start: The exported network that `settings.start` names.
+        start: An exported network to go on from; without one the weights begin at random.
         report: Where progress goes.
         until: The step to stop at, for a run that is to be gone on with later; the rate follows `settings.steps` all
             the same. `None` is the end.
@@ -102,6 +100,8 @@ def fit_detail(
         RecordSettingsChanged: the folder holds the state of another fit.
     """
     identity, told = {**asdict(settings), "photos": digest_of(photos)}, folder / "detail.json"
+    if start is not None:
+        identity["start"] = hashlib.sha256(start.read_bytes()).hexdigest()
     if told.exists():
         # What a state does not tell of itself is taken to be alike.
         known = {**identity, **json.loads(told.read_text("utf-8"))}
